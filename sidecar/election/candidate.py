@@ -1,0 +1,682 @@
+"""`Candidate`: stands in an election for as long as it may, and steps down in order.
+
+Where `Election` is one candidacy for a program that campaigns itself, this is the life of a
+sidecar's candidate: it stands again after every loss, follows the health of its program, obeys
+commands to the leader, and gives way to higher priority. The order of a step-down is the heart
+of it (`_leave`):
+
+1. it stops acting, in the same instant for everybody who asks;
+2. it is told to the outputs;
+3. the drain time passes;
+4. once nobody can still believe in it (`Keeper.settle`), the key is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sidecar.core import transactions
+from sidecar.core.candidacy import Phase
+from sidecar.core.codec import Action, Answer, Proposal, Request, TermRecord, encode_proposal
+from sidecar.core.handover import PRIORITY_INTERVAL, PRIORITY_SETTLED, preferred
+from sidecar.core.lease import NEVER
+from sidecar.core.queue import Entry
+from sidecar.core.state import ElectionState, Link, Reason, Role
+from sidecar.core.store import Put
+from sidecar.election.backoff import Backoff
+from sidecar.election.contact import Contact
+from sidecar.election.election import Election
+from sidecar.election.feed import Feed
+from sidecar.election.observer import Observer
+from sidecar.election.ports import (
+    Clock,
+    Coordinator,
+    Keeper,
+    Meter,
+    NoKeeper,
+    NoMeter,
+    Standing,
+    SystemClock,
+)
+from sidecar.election.session import Session
+from sidecar.errors import (
+    CoordinatorError,
+    NotLeader,
+    Refused,
+    Rejected,
+    SessionLost,
+    SidecarError,
+    Unavailable,
+)
+
+log = logging.getLogger(__name__)
+
+_PRIORITY_CHECK = 1.0
+_ANSWER_LIMIT = 1.0
+_LAST_WORDS = 1.0
+"""Seconds to tell the store that a lease is no longer needed."""
+
+_RESUME_TTLS = 2
+"""TTLs after which a resume without an answer is given up: the lease has ended by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateConfig:
+    """How a candidate behaves.
+
+    Attributes:
+        election: the election's name.
+        proposal: what it says of itself; priority 0 means that it only observes.
+        ttl: seconds.
+        margin: seconds, or None for the least safe one.
+        drain: seconds between saying that it follows and giving the key up.
+        least_token: never act with a fencing token below this one.
+    """
+
+    election: str
+    proposal: Proposal
+    ttl: float = 5.0
+    margin: float | None = None
+    drain: float = 0.0
+    least_token: int = 0
+
+
+class Candidate:
+    """A candidate that stands until it is stopped.
+
+    Attributes:
+        state: what it tells the world, newest value.
+        given_back: after `run`: whether its last key was given up for certain.
+        decided: set once it is known whether a former term is resumed; until then the outputs
+            leave what a former process told as it is.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        config: CandidateConfig,
+        *,
+        keeper: Keeper | None = None,
+        clock: Clock | None = None,
+        meter: Meter | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self.given_back = True
+        self._coordinator = coordinator
+        self._keeper: Keeper = keeper or NoKeeper()
+        self._clock: Clock = clock or SystemClock()
+        self._meter: Meter = meter or NoMeter()
+        self._rng = rng or random.SystemRandom()
+        self._contact = Contact(self._clock, self._meter)
+        self.observer = Observer(
+            coordinator,
+            config.election,
+            clock=self._clock,
+            meter=self._meter,
+            contact=self._contact,
+            rng=self._rng,
+            reread_every=10 * config.ttl,
+        )
+        self.state: Feed[ElectionState] = Feed(
+            ElectionState(config.election, config.proposal.id, since=self._clock.wall())
+        )
+        self._least_token = config.least_token
+        self._election: Election | None = None
+        self._pulse: Feed[int] = Feed(0)
+        self._stop: Reason | None = None
+        self._back: Reason | None = None
+        self._skip_drain = asyncio.Event()
+        self._campaign_began = NEVER
+        self._term: TermRecord | None = None
+        self._reason = Reason.STARTING
+        self._term_reason = Reason.ELECTED
+        self._told_end = True
+        self._led_token, self._led_since = 0, NEVER
+        self._resumed_token = 0
+        self._since_token, self._since_wall = 0, 0.0
+        self.decided = asyncio.Event()
+        self._places: dict[tuple[bytes, int], tuple[int, float]] = {}
+        self._moved_at = NEVER
+        self._answered: set[str] = set()
+
+    # --- what others ask of it ------------------------------------------------------------
+
+    def is_leader(self) -> bool:
+        """Whether this candidate may act as the leader at this very moment."""
+        return self._election is not None and self._election.is_leader()
+
+    def history(self) -> Sequence[TermRecord]:
+        """Return the last terms, oldest first."""
+        return [record for _, record in sorted(self.observer.replica.history.items())]
+
+    def stand_back(self, reason: Reason = Reason.UNHEALTHY) -> None:
+        """Leave the queue, in order where it leads, until `stand_again`."""
+        self._back = reason
+        self._wake()
+
+    def stand_again(self) -> None:
+        """Stand (again) from now on."""
+        self._back = None
+        self._wake()
+
+    def stop(self, reason: Reason = Reason.SHUTDOWN, *, skip_drain: bool = False) -> None:
+        """Step down in order and let `run` return; once more with `skip_drain` to hurry."""
+        self._stop = self._stop or reason
+        if skip_drain:
+            self._skip_drain.set()
+        self._wake()
+
+    # --- its life -------------------------------------------------------------------------
+
+    async def run(self, *, resume: Standing | None = None) -> None:
+        """Stand until stopped; survives every outage of the store.
+
+        Args:
+            resume: the candidacy of a former process of this sidecar, to be taken up again.
+        """
+        self.observer.listen(self._wake)
+        async with self.observer, asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(self._tell_in_time(), name="candidate-clock"),
+                group.create_task(self._chronicle(), name="candidate-history"),
+            ]
+            try:
+                if self.config.proposal.priority == 0:
+                    self.decided.set()
+                    await self._until(lambda: self._stop is not None)
+                else:
+                    await self._stand_until_stopped(resume)
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+        self._reason = self._stop or self._reason
+        self._tell()
+
+    async def _stand_until_stopped(self, resume: Standing | None) -> None:
+        if resume is not None:
+            await self._resume(resume)
+        self.decided.set()
+        backoff = Backoff(self._rng)
+        while self._stop is None:
+            await self._until(lambda: self._stop is not None or self._back is None)
+            session = self._session()
+            try:
+                if await self._while_wanted(session.grant()):
+                    await self._on_session(session, self._serve)
+                else:
+                    await session.close(within=_LAST_WORDS)
+                backoff.reset()
+            except SessionLost:
+                self._wake()
+            except CoordinatorError as exc:
+                self._contact.failed("campaign", exc)
+                await self._while_wanted(backoff.wait())
+
+    def _session(self, resume: Standing | None = None) -> Session:
+        config = self.config
+        self._campaign_began = self._clock.now()
+        return Session(
+            self._coordinator,
+            ttl=resume.ttl if resume else config.ttl,
+            margin=config.margin,
+            lease=resume.lease if resume else None,
+            clock=self._clock,
+            meter=self._meter,
+            contact=self._contact,
+            rng=self._rng,
+        )
+
+    async def _on_session(
+        self, session: Session, serve: Callable[[Election], Coroutine[Any, Any, None]]
+    ) -> None:
+        async with session:
+            election = Election(session, self.config.election, observer=self.observer)
+            election.least_token = self._least_token
+            election.changed.listen(self._wake)
+            self._election = election
+            try:
+                async with election:
+                    try:
+                        await serve(election)
+                        await session.close(within=_LAST_WORDS)
+                        session.orphan()  # where the store did not answer, the lease ends alone
+                    except BaseException:
+                        # Whatever went wrong: the key is not given up out of order.
+                        if election.phase not in (Phase.OUT, Phase.CAMPAIGNING):
+                            session.orphan()
+                        raise
+            finally:
+                self._election = None
+                self._tell()
+
+    async def _resume(self, standing: Standing) -> None:
+        """Take up the old candidacy and serve on, or make sure that its lease ends."""
+        with contextlib.suppress(SessionLost):
+            await self._on_session(
+                self._session(standing), lambda election: self._take_up(election, standing)
+            )
+        self.decided.set()
+
+    async def _take_up(self, election: Election, standing: Standing) -> None:
+        replica = self.observer.replica
+        taken = False
+        try:
+            async with asyncio.timeout(_RESUME_TTLS * standing.ttl):
+                await self._until(lambda: replica.is_synced or self._stop is not None)
+                if replica.cluster_id == standing.cluster_id and self._stop is None:
+                    taken = await election.resume(standing.key, standing.token)
+        except TimeoutError:
+            election.session.orphan()  # no answer: by now the lease has ended, or will
+        if taken:
+            self._resumed_token = standing.token
+            self._tell()
+            self.decided.set()
+            await self._serve(election)
+            return
+        self.decided.set()  # from here on the outputs say follower
+        self._reason = Reason.WAITING
+        self._tell()
+        await self._keeper.settle()
+        if not await self._keeper.forget():
+            election.session.orphan()
+
+    async def _serve(self, election: Election) -> None:
+        """Stand, and do what comes up, until the session is lost or nobody wants to stand."""
+        while True:
+            version = self._pulse.version
+            election.session.raise_if_lost()
+            if election.phase is Phase.OUT:
+                if not self._wants():
+                    return
+                await self._join(election)
+                continue
+            duty = self._duty(election)
+            if duty is not None:
+                await duty
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._priority_check(election)):
+                    await self._pulse.changed(version)
+
+    async def _join(self, election: Election) -> None:
+        """Stand in the queue; given up when nobody wants to stand any more."""
+        self._campaign_began = self._clock.now()
+        election.least_token = self._least_token
+        if await self._while_wanted(election.stand(encode_proposal(self.config.proposal))):
+            self._reason = Reason.WAITING
+            self._tell()
+
+    def _duty(self, election: Election) -> Coroutine[Any, Any, None] | None:
+        """Return what has to be done now, the most urgent first, or None."""
+        reason = self._stop or self._back
+        if reason is None and self.observer.replica.is_paused and self._has_led(election):
+            reason = Reason.PAUSED
+        if reason is not None:
+            return self._leave(election, reason)
+        if not election.is_leader():
+            return None
+        for nonce, request in self.observer.replica.requests.items():
+            if nonce not in self._answered:
+                return self._obey(election, nonce, request)
+        target = self._preferred(election)
+        return None if target is None else self._leave(election, Reason.PRIORITY, target)
+
+    # --- stepping down ----------------------------------------------------------------------
+
+    async def _leave(
+        self,
+        election: Election,
+        reason: Reason,
+        target: Entry | None = None,
+        pinned: Entry | None = None,
+    ) -> None:
+        """Step down in order, and give the key up."""
+        was_leading = election.is_leader()
+        has_led = self._has_led(election)
+        token = election.rev
+        self._reason = reason
+        election.step_down()
+        self._tell()
+        if was_leading:
+            await self._drain(election)
+        await self._keeper.settle()
+        if not await self._keeper.forget():
+            log.error("session.json cannot be removed, the lease is left to end by itself")
+            self.given_back = False
+            election.session.orphan()
+            return
+        epilogue = self._epilogue(reason, pinned) if has_led else ()
+        try:
+            async with asyncio.timeout(election.session.ttl):
+                if target is not None:
+                    await election.hand_over(target, epilogue=epilogue)
+                else:
+                    await election.resign(epilogue=epilogue)
+        except TimeoutError:
+            log.warning("no answer to the resign, the lease is left to end by itself")
+            election.session.orphan()
+        self.given_back = election.ended is Reason.RESIGNED
+        if reason is Reason.PRIORITY:
+            self._moved_at = self._clock.now()
+        log.debug("key given up token=%d reason=%s", token, reason)
+
+    async def _drain(self, election: Election) -> None:
+        """Let the drain time pass, as long as the key is safe and nobody is in a hurry."""
+        left = min(self.config.drain, election.session.deadline - self._clock.now())
+        if left <= 0:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._until(
+                    lambda: self._skip_drain.is_set() or election.phase is not Phase.STOPPING
+                )
+
+    def _epilogue(self, reason: Reason, pinned: Entry | None) -> tuple[Put, ...]:
+        puts: list[Put] = []
+        if self._term is not None:
+            ended = self._clock.wall()
+            puts.append(
+                transactions.ended_term(
+                    self.observer.layout, self._term, until=ended, reason=reason
+                )
+            )
+        if pinned is not None and pinned.lease:
+            puts.append(transactions.pin(self.observer.layout, pinned))
+        return tuple(puts)
+
+    # --- commands ---------------------------------------------------------------------------
+
+    async def _obey(self, election: Election, nonce: str, request: Request) -> None:
+        """Carry out a command to the leader of this very term, and answer it."""
+        self._answered = {nonce, *self._answered.intersection(self.observer.replica.requests)}
+        if request.token != election.rev or not request.lease:
+            return  # it is for a term that is over, or nobody waits for the answer
+        target: Entry | None = None
+        try:
+            if request.action is Action.HANDOVER:
+                target = await election.clear_way(request.to)
+        except (Refused, NotLeader) as exc:
+            await self._answer(nonce, request, Answer(accepted=False, reason=str(exc)))
+            return
+        except (Unavailable, Rejected) as exc:
+            answer = Answer(accepted=False, reason=f"the store did not move the waiters: {exc}")
+            await self._answer(nonce, request, answer)
+            return
+        if not await self._answer(nonce, request, Answer(accepted=True)):
+            return  # whoever asked is gone
+        waiters = self.observer.replica.entries[1:]
+        next_one = target or (waiters[0] if waiters else None)
+        pinned = next_one if next_one and not next_one.proposal.is_foreign else None
+        reason = Reason.HANDOVER if request.action is Action.HANDOVER else Reason.RESIGNED
+        await self._leave(election, reason, target, pinned)
+
+    async def _answer(self, nonce: str, request: Request, answer: Answer) -> bool:
+        """Answer on the asker's lease; False when that lease, and so the asker, is gone."""
+        txn = transactions.answer(self.observer.layout, nonce, request.lease, answer)
+        try:
+            await self._coordinator.txn(txn, timeout=_ANSWER_LIMIT)
+        except Rejected as exc:
+            log.warning("request not answered nonce=%s error=%s", nonce, exc)
+            return False
+        except Unavailable as exc:
+            self._contact.failed("answer", exc)
+        return True
+
+    # --- priority ---------------------------------------------------------------------------
+
+    def _priority_check(self, election: Election) -> float | None:
+        """Return in how many seconds priorities must be looked at again, or None."""
+        own = self.config.proposal.priority or 0
+        waiters = self.observer.replica.entries[1:]
+        outranked = any((waiter.proposal.priority or 0) > own for waiter in waiters)
+        return _PRIORITY_CHECK if outranked and election.is_leader() else None
+
+    def _preferred(self, election: Election) -> Entry | None:
+        """Return whom priority puts in the place of this leader, now."""
+        if self._priority_check(election) is None:
+            return None
+        now = self._clock.now()
+        came_by_priority = self._term is not None and self._term.before == Reason.PRIORITY
+        since = max(self._moved_at, self._led_since if came_by_priority else NEVER)
+        if now - since < PRIORITY_INTERVAL:
+            return None
+        settled = {
+            place for place, (_, seen) in self._places.items() if now - seen >= PRIORITY_SETTLED
+        }
+        own = self.config.proposal.priority or 0
+        return preferred(self.observer.replica, election.key.encode(), own, settled)
+
+    def _note_places(self) -> None:
+        """Remember since when each candidate stands in its present place."""
+        now = self._clock.now()
+        places: dict[tuple[bytes, int], tuple[int, float]] = {}
+        for index, entry in enumerate(self.observer.replica.entries):
+            name = (entry.key, entry.token)
+            known = self._places.get(name)
+            places[name] = known if known is not None and known[0] == index else (index, now)
+        self._places = places
+
+    # --- telling ----------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._tell()
+        self._pulse.publish(self._pulse.value + 1)
+
+    def _tell(self) -> None:
+        """Publish what is true now."""
+        self._note_places()
+        self._note_token()
+        now = self._clock.now()
+        old = self.state.value
+        election = self._election
+        acting = election is not None and election.is_leader()
+        if acting and election is not None and election.rev != self._led_token:
+            self._begin_term(election, now)
+        link = self._link(election, now)
+        known = self.observer.replica.is_synced and link is Link.CONNECTED
+        state = ElectionState(
+            election=self.config.election,
+            id=self.config.proposal.id,
+            role=Role.LEADER if acting else self._idle_role,
+            token=election.rev if acting and election else 0,
+            key=election.key if acting and election else "",
+            deadline=election.deadline if acting and election else NEVER,
+            leader=self.observer.leader.value if known else None,
+            since=old.since,
+            transitions=self.observer.transitions,
+            candidates=tuple(e.proposal.id for e in self.observer.replica.entries),
+            reason=self._why(election, acting=acting),
+            link=link,
+            is_registered=election is not None and election.entry is not None,
+            is_paused=self.observer.replica.is_paused,
+            is_duplicate=self._is_duplicate(election),
+        )
+        self.state.publish(replace(state, since=self._since(old, state)))
+
+    @property
+    def _idle_role(self) -> Role:
+        return Role.OBSERVER if self.config.proposal.priority == 0 else Role.FOLLOWER
+
+    def _begin_term(self, election: Election, now: float) -> None:
+        resumed = election.rev == self._resumed_token
+        self._led_token, self._led_since = election.rev, now
+        self._term = None
+        self._reason = Reason.RESUMED if resumed else Reason.ELECTED
+        self._term_reason = self._reason
+        if not resumed:
+            self._meter.elected(now - self._campaign_began)
+
+    def _has_led(self, election: Election) -> bool:
+        return election.rev != 0 and election.rev == self._led_token
+
+    def _why(self, election: Election | None, *, acting: bool) -> Reason:
+        """Return why the role is what it is, and note how a term ended."""
+        if acting:
+            self._told_end = False
+            self._reason = self._term_reason
+            return self._reason
+        if self._led_token and not self._told_end and self._reason is self._term_reason:
+            # The term has stopped without a step-down of ours: say how.
+            reason = self._forced_end(election)
+            if reason is not Reason.DEADLINE_PASSED:
+                self._reason, self._told_end = reason, True
+                self._meter.stepped_down(reason)
+            return reason
+        if self._led_token and not self._told_end:
+            self._told_end = True
+            self._meter.stepped_down(self._reason)
+        if election is not None and election.is_first and election.rev < self._least_token:
+            return Reason.TOKEN_WENT_BACK
+        return self._reason
+
+    def _forced_end(self, election: Election | None) -> Reason:
+        if election is None or election.session.lost.is_set:
+            return Reason.SESSION_LOST
+        if election.rev != self._led_token:
+            return Reason.KEY_GONE
+        if self.observer.replica.is_paused:
+            return Reason.PAUSED
+        if not election.is_first:
+            return Reason.STORE_REPLACED
+        return Reason.DEADLINE_PASSED
+
+    def _since(self, old: ElectionState, new: ElectionState) -> float:
+        """Return when the present role began; a suspension does not interrupt a term."""
+        if new.role is Role.LEADER and new.token == self._since_token:
+            return self._since_wall
+        if new.role is Role.LEADER:
+            self._since_token, self._since_wall = new.token, self._clock.wall()
+            return self._since_wall
+        if old.role is Role.LEADER and new.reason is not Reason.DEADLINE_PASSED:
+            return self._clock.wall()
+        return old.since
+
+    def _link(self, election: Election | None, now: float) -> Link:
+        if self._contact.silent_for() < self.config.ttl:
+            suspended = election is not None and self._has_led(election)
+            if suspended and election is not None and election.phase is Phase.STANDING:
+                return Link.CONNECTED if now < election.deadline else Link.SUSPENDED
+            return Link.CONNECTED
+        lost = election is None or election.session.lost.is_set
+        return Link.LOST if lost else Link.SUSPENDED
+
+    def _is_duplicate(self, election: Election | None) -> bool:
+        """Whether an older candidate stands under the same id; told once per change."""
+        own = election.entry if election is not None else None
+        twin = own is not None and any(
+            entry.proposal.id == own.proposal.id and entry.token < own.token
+            for entry in self.observer.replica.entries
+        )
+        if twin and not self.state.value.is_duplicate:
+            log.warning("another candidate stands with the same id id=%s", self.config.proposal.id)
+        return twin
+
+    def _note_token(self) -> None:
+        first = self.observer.replica.first
+        if first is not None and first.token > self._least_token:
+            self._least_token = first.token
+            if self._election is not None:
+                self._election.least_token = first.token
+            self._keeper.saw(first.token, self.observer.replica.cluster_id)
+
+    # --- in the background ------------------------------------------------------------------
+
+    async def _tell_in_time(self) -> None:
+        """Publish when a deadline passes although nothing happens."""
+        while True:
+            version = self._pulse.version
+            now = self._clock.now()
+            times = [self._contact.answered_at + self.config.ttl]
+            if self._election is not None:
+                times.append(self._election.deadline)
+            ahead = [at - now for at in times if at > now]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(ahead, default=None)):
+                    await self._pulse.changed(version)
+            self._tell()
+
+    async def _chronicle(self) -> None:
+        """Note each term for a restart and in the history; best effort, never in the way."""
+        noted = (0, 0)
+        while True:
+            version = self._pulse.version
+            election = self._election
+            if election is not None and election.phase is Phase.STANDING and election.rev:
+                standing = (election.rev, election.session.lease)
+                if standing != noted:
+                    noted = standing
+                    self._keeper.remember(self._standing(election))
+                if self._has_led(election) and self._term is None:
+                    await self._note_term(election)
+            await self._pulse.changed(version)
+
+    def _standing(self, election: Election) -> Standing:
+        session = election.session
+        header = election.header
+        cluster_id = header.cluster_id if header else self.observer.replica.cluster_id
+        return Standing(session.lease, election.key, election.rev, session.ttl, cluster_id)
+
+    async def _note_term(self, election: Election) -> None:
+        history = self.observer.replica.history
+        token = election.rev
+        before = max((t for t in history if t < token), default=0)
+        ended = history[before].reason or "lost" if before else ""
+        known = history.get(token)
+        record = known or TermRecord(
+            token, self.config.proposal.id, self._clock.wall(), before=ended
+        )
+        self._term = record
+        if known is not None:
+            return
+        txn = transactions.begun_term(
+            self.observer.layout, election.key.encode(), record, tuple(history)
+        )
+        try:
+            await self._coordinator.txn(txn, timeout=election.session.call_limit)
+        except CoordinatorError as exc:
+            log.info("history not written token=%d error=%s", token, exc)
+
+    # --- waiting ----------------------------------------------------------------------------
+
+    def _wants(self) -> bool:
+        return self._stop is None and self._back is None
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        version = self._pulse.version
+        while not condition():
+            version = await self._pulse.changed(version)
+
+    async def _while_wanted(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do some work, cancelled when nobody wants to stand any more; say whether it ended.
+
+        Raises:
+            SidecarError: what the work raised.
+        """
+        failure: list[SidecarError] = []
+        ended = False
+
+        async def guarded() -> None:
+            nonlocal ended
+            try:
+                await work
+                ended = True
+            except SidecarError as exc:
+                failure.append(exc)
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(guarded(), name="candidate-work")
+            guard = group.create_task(
+                self._until(lambda: not self._wants()), name="candidate-guard"
+            )
+            task.add_done_callback(lambda _: guard.cancel())
+            guard.add_done_callback(lambda _: task.cancel())
+        if failure:
+            raise failure[0]
+        return ended

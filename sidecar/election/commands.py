@@ -1,0 +1,178 @@
+"""What anybody who reaches the store may ask of an election: resign, hand over, pause, resume.
+
+A request is a key on the asker's own lease, put only if the term it is for still runs. The
+leader answers on the same lease, so everything goes when the asker does. The asker then waits
+until the queue shows that it happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+
+from sidecar.core import transactions
+from sidecar.core.codec import VERSION, Action, Request
+from sidecar.core.queue import Entry
+from sidecar.core.state import Leader
+from sidecar.core.store import Delete, Guard, Put, Txn
+from sidecar.election.observer import Observer, leader_of
+from sidecar.election.ports import Clock, Coordinator, SystemClock
+from sidecar.errors import LeaseExists, NoLeader, Refused, Unavailable
+
+_ASKER_TTL = 30.0
+_CALL_LIMIT = 2.0
+_NONCE_BITS = 64
+
+
+class Commands:
+    """Commands to one election.
+
+    Args:
+        coordinator: the store, open.
+        name: the election's name.
+        within: seconds after which a command counts as not carried out.
+
+    Raises:
+        ValueError: the name cannot be an election's.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        name: str,
+        *,
+        within: float = 30.0,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._coordinator = coordinator
+        self._within = within
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.SystemRandom()
+        self._observer = Observer(coordinator, name, clock=self._clock, rng=self._rng)
+        self._layout = self._observer.layout
+
+    async def resign(self) -> Leader | None:
+        """Have the leader resign and queue again; return who leads then (None: nobody).
+
+        Raises:
+            NoLeader: nobody leads.
+            Refused: the leader refused, or changed meanwhile; says why.
+            Unavailable: the store, or the leader, did not answer in time.
+        """
+        return await self._ask(Action.RESIGN, "")
+
+    async def handover(self, to: str = "") -> Leader | None:
+        """Have the leader hand over to a candidate's id or key; "": to the next in the queue.
+
+        Raises:
+            NoLeader: nobody leads.
+            Refused: the leader refused, or changed meanwhile; says why.
+            Unavailable: the store, or the leader, did not answer in time.
+        """
+        return await self._ask(Action.HANDOVER, to)
+
+    async def pause(self, *, duration: float | None = None) -> bool:
+        """Let nobody act until `resume`, or for `duration` seconds; False: it was paused already.
+
+        Returns once the leader has given its key up.
+
+        Raises:
+            Refused: another program stands in the election, which knows nothing of pauses.
+            Unavailable: the store, or the leader, did not answer in time.
+        """
+        async with self._observer, self._bounded("pause"):
+            await self._observer.synced()
+            replica = self._observer.replica
+            foreign = next((e for e in replica.entries if e.proposal.is_foreign), None)
+            if foreign is not None:
+                raise Refused(
+                    f"{foreign.proposal.id!r} was put by another program, which would go on "
+                    "acting through a pause; stop it first"
+                )
+            first = replica.first
+            lease = 0 if duration is None else await self._grant(duration)
+            value = json.dumps({"v": VERSION, "since": self._clock.wall()}).encode()
+            pause = self._layout.pause
+            txn = Txn(guards=(Guard(pause, 0),), then=(Put(pause, value, lease),))
+            reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
+            if first is not None and reply.succeeded:
+                await self._until(lambda: self._is_gone(first) or not replica.is_paused)
+            return reply.succeeded
+
+    async def resume(self) -> bool:
+        """End a pause; False: there was none.
+
+        Raises:
+            Unavailable: the store did not answer in time.
+        """
+        async with self._bounded("resume"):
+            pause = self._layout.pause
+            txn = Txn(guards=(Guard(pause, 0),), otherwise=(Delete(pause),))
+            reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
+            return not reply.succeeded
+
+    async def _ask(self, action: Action, to: str) -> Leader | None:
+        async with self._observer, self._bounded(action.value):
+            await self._observer.synced()
+            first = self._observer.replica.first
+            if first is None:
+                raise NoLeader(f"nobody stands in {self._layout.name}")
+            if first.proposal.is_foreign:
+                raise Refused(
+                    f"{first.proposal.id!r} leads and was put by another program, which knows "
+                    "no commands"
+                )
+            lease = await self._grant(_ASKER_TTL)
+            try:
+                return await self._ask_leader(first, Request(action, first.token, to, lease))
+            finally:
+                await self._coordinator.revoke(lease, timeout=_CALL_LIMIT)
+
+    async def _ask_leader(self, first: Entry, request: Request) -> Leader | None:
+        nonce = f"{self._rng.getrandbits(_NONCE_BITS):016x}"
+        answers = self._observer.replica
+        txn = transactions.ask(self._layout, nonce, first.key, request)
+        reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
+        if not reply.succeeded:
+            raise Refused(f"{first.proposal.id!r} does not lead any more; look and ask again")
+        await self._until(lambda: nonce in answers.answers or self._is_gone(first))
+        answer = answers.answers.get(nonce)
+        if answer is not None and not answer.accepted:
+            raise Refused(answer.reason)
+        await self._until(lambda: self._is_gone(first))
+        return leader_of(self._observer.replica.first)
+
+    def _is_gone(self, entry: Entry) -> bool:
+        standing = self._observer.replica.find(entry.key)
+        return standing is None or standing.token != entry.token
+
+    async def _grant(self, ttl: float) -> int:
+        while True:
+            lease = self._rng.getrandbits(62) + 1
+            try:
+                await self._coordinator.grant(lease, ttl, timeout=_CALL_LIMIT)
+            except LeaseExists:
+                continue
+            return lease
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        changed = asyncio.Event()
+        unlisten = self._observer.listen(changed.set)
+        try:
+            while not condition():
+                changed.clear()
+                await changed.wait()
+        finally:
+            unlisten()
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._within):
+                yield
+        except TimeoutError as exc:
+            raise Unavailable(f"{what} was not carried out within {self._within:g} s") from exc

@@ -1,0 +1,232 @@
+"""Watching an election: a replica of its queue, kept true across every way a watch can fail.
+
+A watch alone is not to be trusted: it can end, fall silent, or (in some versions of etcd) skip
+a delete when it is opened at a compacted revision. So after every opening the whole range is
+read, and only then are newer events applied; now and then it is read again; and a proof that
+contradicts the replica makes it read at once. Nothing ever resumes from an old revision, so
+compaction cannot hurt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self
+
+from sidecar.core.keys import Layout
+from sidecar.core.queue import Entry, QueueReplica
+from sidecar.core.state import Leader
+from sidecar.core.store import Batch
+from sidecar.election.backoff import Backoff
+from sidecar.election.contact import Contact
+from sidecar.election.feed import Feed
+from sidecar.election.ports import Clock, Coordinator, Meter, NoMeter, SystemClock
+from sidecar.errors import CoordinatorError, PermissionDenied, Unavailable
+
+log = logging.getLogger(__name__)
+
+
+_PROBE_EVERY = 2.0
+"""Seconds without any answer after which the observer asks for one, to find a dead endpoint."""
+
+_REREAD_EVERY = 50.0
+_READ_LIMIT = 5.0
+_SUSPECT_GRACE = 0.25
+
+
+def leader_of(entry: Entry | None) -> Leader | None:
+    """Return the first of a queue as people know it."""
+    if entry is None:
+        return None
+    key = entry.key.decode(errors="replace")
+    return Leader(entry.proposal.id, entry.proposal.address, entry.token, key)
+
+
+class Observer:
+    """Follows one election without standing in it; an async context manager.
+
+    Args:
+        coordinator: the store.
+        name: the election's name.
+        reread_every: seconds between two reads of the whole range, jittered.
+
+    Raises:
+        ValueError: the name cannot be an election's.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        name: str,
+        *,
+        clock: Clock | None = None,
+        meter: Meter | None = None,
+        contact: Contact | None = None,
+        rng: random.Random | None = None,
+        reread_every: float = _REREAD_EVERY,
+    ) -> None:
+        self.layout = Layout(name)
+        self.replica = QueueReplica(self.layout)
+        self.leader: Feed[Leader | None] = Feed(None)
+        self.transitions = 0
+        self._coordinator = coordinator
+        self._meter = meter or NoMeter()
+        self._contact = contact or Contact(clock or SystemClock(), self._meter)
+        self._rng = rng or random.SystemRandom()
+        self._reread_every = reread_every
+        self._listeners: list[Callable[[], None]] = []
+        self._synced = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._tasks = asyncio.TaskGroup()
+        self._follower: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._follower = self._tasks.create_task(
+            self._follow(), name=f"observer-{self.layout.name}"
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._follower is not None:
+            self._follower.cancel()
+        await self._tasks.__aexit__(kind, exc, traceback)
+
+    async def synced(self) -> None:
+        """Wait until the replica holds the queue for the first time."""
+        await self._synced.wait()
+
+    async def observe(self) -> AsyncIterator[Leader | None]:
+        """Yield who leads, the present one first, then the latest after each change.
+
+        May skip leaders in between; always ends up at the latest. None: nobody stands. It
+        survives lost watches, compaction and outages, and never ends by itself.
+        """
+        await self.synced()
+        async for leader in self.leader.follow():
+            yield leader
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every change of the replica; return what undoes it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def doubt(self, entry: Entry, revision: int) -> None:
+        """Say that a linearizable read at `revision` did not find `entry`.
+
+        If the event does not arrive in a moment, the watch has gone silent: read again.
+        """
+        known = self.replica.find(entry.key)
+        if known == entry and self.replica.revision < revision:
+            self._doubt.set()
+
+    async def _follow(self) -> None:
+        backoff = Backoff(self._rng)
+        layout = self.layout
+        while True:
+            try:
+                async with self._coordinator.watch(
+                    layout.start, layout.end, start_revision=0
+                ) as batches:
+                    await self._reread()
+                    backoff.reset()
+                    await self._apply_until_lost(batches)
+            except PermissionDenied as exc:
+                needed = f"{exc}; needed: {layout.grant_command}"
+                self._contact.failed("watch", PermissionDenied(needed))
+            except CoordinatorError as exc:
+                self._contact.failed("watch", exc)
+            await backoff.wait()
+
+    async def _apply_until_lost(self, batches: AsyncIterator[Batch]) -> None:
+        lost: CoordinatorError | None = None
+        async with asyncio.TaskGroup() as group:
+            checks = [
+                group.create_task(self._reread_now_and_then(), name="observer-reread"),
+                group.create_task(self._reread_on_doubt(), name="observer-doubt"),
+                group.create_task(self._probe(), name="observer-probe"),
+            ]
+            try:
+                async for batch in batches:
+                    if self.replica.apply(batch):
+                        self._tell()
+            except CoordinatorError as exc:
+                lost = exc
+            for check in checks:
+                check.cancel()
+        raise lost or Unavailable("the watch ended")
+
+    async def _reread(self) -> None:
+        known = self.replica.revision
+        reply = await self._coordinator.read(
+            self.layout.start, self.layout.end, timeout=_READ_LIMIT
+        )
+        self._contact.answered()
+        header = reply.header
+        if self.replica.cluster_id not in (0, header.cluster_id) or header.revision < known:
+            log.error(
+                "the store went back or was replaced revision=%d known=%d cluster=%x",
+                header.revision,
+                known,
+                header.cluster_id,
+            )
+        elif header.revision < self.replica.revision:
+            return  # the watch has brought newer events meanwhile
+        self.replica.replace(header, reply.kvs)
+        self._synced.set()
+        self._tell()
+
+    async def _reread_now_and_then(self) -> None:
+        while True:
+            await asyncio.sleep(self._reread_every * self._rng.uniform(0.8, 1.2))
+            await self._reread_if_possible()
+
+    async def _reread_on_doubt(self) -> None:
+        while True:
+            await self._doubt.wait()
+            first = self.replica.first
+            await asyncio.sleep(_SUSPECT_GRACE)
+            self._doubt.clear()
+            if first is not None and self.replica.first == first:
+                log.warning("watch is silent, reading again first=%s", first.proposal.id)
+                await self._reread_if_possible()
+
+    async def _probe(self) -> None:
+        """Find a dead endpoint also while nobody renews a lease on it."""
+        while True:
+            await asyncio.sleep(_PROBE_EVERY * self._rng.uniform(0.8, 1.0))
+            if self._contact.silent_for() < _PROBE_EVERY:
+                continue
+            try:
+                await self._coordinator.read(
+                    self.layout.pause, self.layout.pause + b"\0", timeout=_PROBE_EVERY
+                )
+            except CoordinatorError as exc:
+                self._contact.failed("probe", exc)
+            else:
+                self._contact.answered()
+
+    async def _reread_if_possible(self) -> None:
+        try:
+            await self._reread()
+        except CoordinatorError as exc:
+            self._contact.failed("read", exc)
+
+    def _tell(self) -> None:
+        leader = leader_of(self.replica.first)
+        if leader != self.leader.value:
+            old = self.leader.value
+            if (old and old.token) != (leader and leader.token):
+                self.transitions += 1
+                self._meter.leader_changed()
+            self.leader.publish(leader)
+        for listener in list(self._listeners):
+            listener()

@@ -1,0 +1,87 @@
+"""etcd's errors, in one table: what each says about whether the request took effect.
+
+Decided by message first, because codes changed between versions: etcd 3.5 and 3.6 disagree on
+several. Whatever is not in the table counts as *no answer*, which is always the safe reading.
+"""
+
+from __future__ import annotations
+
+import re
+
+import grpc
+
+from sidecar.errors import (
+    Compacted,
+    CoordinatorError,
+    LeaseExists,
+    LeaseNotFound,
+    PermissionDenied,
+    Rejected,
+    StoreFull,
+    Unavailable,
+)
+
+
+class TokenNeeded(CoordinatorError):
+    """The call's token is missing, expired or outdated; authenticate and call again."""
+
+
+_BY_MESSAGE: tuple[tuple[str, type[CoordinatorError]], ...] = (
+    ("requested lease not found", LeaseNotFound),
+    ("lease already exists", LeaseExists),
+    ("database space exceeded", StoreFull),
+    ("invalid auth token", TokenNeeded),
+    ("revision of auth store is old", TokenNeeded),
+    ("user name is empty", TokenNeeded),
+    ("permission denied", PermissionDenied),
+    ("authentication failed", PermissionDenied),
+    ("authentication is not enabled", PermissionDenied),
+    ("user name not found", PermissionDenied),
+    ("too large lease TTL", Rejected),
+    ("request is too large", Rejected),
+    ("duplicate key given", Rejected),
+    ("too many operations", Rejected),
+    ("key is not provided", Rejected),
+    # A member that lost its leader while it renewed; sent as code Unknown (also by 3.6).
+    ("not a primary lessor", Unavailable),
+    ("no leader", Unavailable),
+    ("leader changed", Unavailable),
+    ("too many requests", Unavailable),
+)
+
+_BY_CODE: dict[grpc.StatusCode, type[CoordinatorError]] = {
+    grpc.StatusCode.UNAUTHENTICATED: TokenNeeded,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+}
+
+_COMPACTED = "required revision has been compacted"
+_LONGEST_DETAIL = 300
+
+
+def from_status(code: grpc.StatusCode, details: str | None) -> CoordinatorError:
+    """Return our error for a gRPC status of etcd."""
+    text = (details or code.name).removeprefix("etcdserver: ")[:_LONGEST_DETAIL]
+    if _COMPACTED in text:
+        return Compacted(0)
+    for fragment, kind in _BY_MESSAGE:
+        if fragment in text:
+            return kind(text)
+    return _BY_CODE.get(code, Unavailable)(text)
+
+
+def from_rpc_error(exc: grpc.RpcError) -> CoordinatorError:
+    """Return our error for whatever a call raised."""
+    if isinstance(exc, grpc.aio.AioRpcError):
+        return from_status(exc.code(), exc.details())
+    return Unavailable(str(exc) or type(exc).__name__)
+
+
+def from_cancel_reason(reason: str, compact_revision: int) -> CoordinatorError:
+    """Return our error for a watch that etcd has cancelled."""
+    if compact_revision:
+        return Compacted(compact_revision)
+    if re.search(r"invalid auth token|auth store is old|user name is empty", reason):
+        return TokenNeeded(reason)
+    if "permission denied" in reason:
+        return PermissionDenied(reason)
+    return Unavailable(reason or "the watch was cancelled")
