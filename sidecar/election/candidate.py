@@ -29,6 +29,7 @@ from sidecar.core.lease import NEVER
 from sidecar.core.queue import Entry
 from sidecar.core.state import ElectionState, Link, Reason, Role
 from sidecar.core.store import Put
+from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
 from sidecar.election.contact import Contact
 from sidecar.election.election import Election
@@ -59,6 +60,9 @@ log = logging.getLogger(__name__)
 
 _PRIORITY_CHECK = 1.0
 _ANSWER_LIMIT = 1.0
+_TURNS_WITHIN = 15.0
+"""Seconds without the end of any call after which the loops count as stuck, at the least."""
+
 _LAST_WORDS = 1.0
 """Seconds to tell the store that a lease is no longer needed."""
 
@@ -87,12 +91,20 @@ class CandidateConfig:
     least_token: int = 0
 
 
+def initial_state(config: CandidateConfig, clock: Clock) -> ElectionState:
+    """Return what a candidate tells before it knows anything."""
+    return ElectionState(config.election, config.proposal.id, since=clock.wall())
+
+
 class Candidate:
     """A candidate that stands until it is stopped.
 
     Attributes:
         state: what it tells the world, newest value.
-        given_back: after `run`: whether its last key was given up for certain.
+        given_back: once `left`: whether its last key was given up for certain.
+        left: set once it has left the queue for good.
+        is_ending: whether `stop` was called.
+        contact: how it stands with the store; for others that call it too.
         decided: set once it is known whether a former term is resumed; until then the outputs
             leave what a former process told as it is.
     """
@@ -106,6 +118,7 @@ class Candidate:
         clock: Clock | None = None,
         meter: Meter | None = None,
         rng: random.Random | None = None,
+        state: Feed[ElectionState] | None = None,
     ) -> None:
         self.config = config
         self.given_back = True
@@ -114,24 +127,24 @@ class Candidate:
         self._clock: Clock = clock or SystemClock()
         self._meter: Meter = meter or NoMeter()
         self._rng = rng or random.SystemRandom()
-        self._contact = Contact(self._clock, self._meter)
+        self.contact = Contact(self._clock, self._meter)
         self.observer = Observer(
             coordinator,
             config.election,
             clock=self._clock,
             meter=self._meter,
-            contact=self._contact,
+            contact=self.contact,
             rng=self._rng,
             reread_every=10 * config.ttl,
         )
-        self.state: Feed[ElectionState] = Feed(
-            ElectionState(config.election, config.proposal.id, since=self._clock.wall())
-        )
+        self.state = state or Feed(initial_state(config, self._clock))
         self._least_token = config.least_token
         self._election: Election | None = None
         self._pulse: Feed[int] = Feed(0)
         self._stop: Reason | None = None
         self._back: Reason | None = None
+        self._keep_key = False
+        self.is_ending = False
         self._skip_drain = asyncio.Event()
         self._campaign_began = NEVER
         self._term: TermRecord | None = None
@@ -142,6 +155,7 @@ class Candidate:
         self._resumed_token = 0
         self._since_token, self._since_wall = 0, 0.0
         self.decided = asyncio.Event()
+        self.left = asyncio.Event()
         self._places: dict[tuple[bytes, int], tuple[int, float]] = {}
         self._moved_at = NEVER
         self._answered: set[str] = set()
@@ -151,6 +165,10 @@ class Candidate:
     def is_leader(self) -> bool:
         """Whether this candidate may act as the leader at this very moment."""
         return self._election is not None and self._election.is_leader()
+
+    def is_turning(self) -> bool:
+        """Whether its loops still call the store, answered or not."""
+        return self.contact.untried_for() < max(3 * self.config.ttl, _TURNS_WITHIN)
 
     def history(self) -> Sequence[TermRecord]:
         """Return the last terms, oldest first."""
@@ -166,42 +184,49 @@ class Candidate:
         self._back = None
         self._wake()
 
-    def stop(self, reason: Reason = Reason.SHUTDOWN, *, skip_drain: bool = False) -> None:
-        """Step down in order and let `run` return; once more with `skip_drain` to hurry."""
-        self._stop = self._stop or reason
-        if skip_drain:
+    def retire(self, *, keep_key: bool = False) -> None:
+        """Step down in order and never stand again; `run` goes on observing until `stop`.
+
+        With `keep_key` it stops acting, and the key is given up only at `stop`.
+        """
+        self._stop = self._stop or Reason.RETIRED
+        self._keep_key = keep_key and not self.is_ending
+        self._wake()
+
+    def stop(self) -> None:
+        """Step down in order and let `run` return; a second call skips the drain time."""
+        if self.is_ending:
             self._skip_drain.set()
+        self._stop = self._stop or Reason.SHUTDOWN
+        self.is_ending = True
+        self._keep_key = False
         self._wake()
 
     # --- its life -------------------------------------------------------------------------
 
-    async def run(self, *, resume: Standing | None = None) -> None:
+    async def run(self, *, former: Standing | None = None, may_resume: bool = True) -> None:
         """Stand until stopped; survives every outage of the store.
 
         Args:
-            resume: the candidacy of a former process of this sidecar, to be taken up again.
+            former: the candidacy that a former process of this sidecar has left behind.
+            may_resume: whether to take it up again; else its lease is ended.
         """
         self.observer.listen(self._wake)
-        async with self.observer, asyncio.TaskGroup() as group:
-            helpers = [
-                group.create_task(self._tell_in_time(), name="candidate-clock"),
-                group.create_task(self._chronicle(), name="candidate-history"),
-            ]
-            try:
-                if self.config.proposal.priority == 0:
-                    self.decided.set()
-                    await self._until(lambda: self._stop is not None)
-                else:
-                    await self._stand_until_stopped(resume)
-            finally:
-                for helper in helpers:
-                    helper.cancel()
+        async with self.observer, Background() as tasks:
+            tasks.start(self._tell_in_time(), name="candidate-clock")
+            tasks.start(self._chronicle(), name="candidate-history")
+            if self.config.proposal.priority == 0:
+                self.decided.set()
+            else:
+                await self._stand_until_stopped(former, may_resume=may_resume)
+                self.left.set()
+            await self._until(lambda: self.is_ending)
         self._reason = self._stop or self._reason
         self._tell()
 
-    async def _stand_until_stopped(self, resume: Standing | None) -> None:
-        if resume is not None:
-            await self._resume(resume)
+    async def _stand_until_stopped(self, former: Standing | None, *, may_resume: bool) -> None:
+        if former is not None:
+            await self._resume(former, may_resume=may_resume)
         self.decided.set()
         backoff = Backoff(self._rng)
         while self._stop is None:
@@ -216,7 +241,7 @@ class Candidate:
             except SessionLost:
                 self._wake()
             except CoordinatorError as exc:
-                self._contact.failed("campaign", exc)
+                self.contact.failed("campaign", exc)
                 await self._while_wanted(backoff.wait())
 
     def _session(self, resume: Standing | None = None) -> Session:
@@ -229,7 +254,7 @@ class Candidate:
             lease=resume.lease if resume else None,
             clock=self._clock,
             meter=self._meter,
-            contact=self._contact,
+            contact=self.contact,
             rng=self._rng,
         )
 
@@ -256,26 +281,28 @@ class Candidate:
                 self._election = None
                 self._tell()
 
-    async def _resume(self, standing: Standing) -> None:
+    async def _resume(self, standing: Standing, *, may_resume: bool) -> None:
         """Take up the old candidacy and serve on, or make sure that its lease ends."""
         with contextlib.suppress(SessionLost):
             await self._on_session(
-                self._session(standing), lambda election: self._take_up(election, standing)
+                self._session(standing),
+                lambda election: self._take_up(election, standing, may_resume=may_resume),
             )
         self.decided.set()
 
-    async def _take_up(self, election: Election, standing: Standing) -> None:
+    async def _take_up(self, election: Election, standing: Standing, *, may_resume: bool) -> None:
         replica = self.observer.replica
         taken = False
         try:
             async with asyncio.timeout(_RESUME_TTLS * standing.ttl):
                 await self._until(lambda: replica.is_synced or self._stop is not None)
-                if replica.cluster_id == standing.cluster_id and self._stop is None:
+                same = replica.cluster_id == standing.cluster_id
+                if may_resume and same and self._stop is None:
+                    self._resumed_token = standing.token
                     taken = await election.resume(standing.key, standing.token)
         except TimeoutError:
             election.session.orphan()  # no answer: by now the lease has ended, or will
         if taken:
-            self._resumed_token = standing.token
             self._tell()
             self.decided.set()
             await self._serve(election)
@@ -369,6 +396,7 @@ class Candidate:
 
     async def _drain(self, election: Election) -> None:
         """Let the drain time pass, as long as the key is safe and nobody is in a hurry."""
+        await self._until(lambda: not self._keep_key or election.phase is not Phase.STOPPING)
         left = min(self.config.drain, election.session.deadline - self._clock.now())
         if left <= 0:
             return
@@ -426,7 +454,7 @@ class Candidate:
             log.warning("request not answered nonce=%s error=%s", nonce, exc)
             return False
         except Unavailable as exc:
-            self._contact.failed("answer", exc)
+            self.contact.failed("answer", exc)
         return True
 
     # --- priority ---------------------------------------------------------------------------
@@ -559,7 +587,7 @@ class Candidate:
         return old.since
 
     def _link(self, election: Election | None, now: float) -> Link:
-        if self._contact.silent_for() < self.config.ttl:
+        if self.contact.silent_for() < self.config.ttl:
             suspended = election is not None and self._has_led(election)
             if suspended and election is not None and election.phase is Phase.STANDING:
                 return Link.CONNECTED if now < election.deadline else Link.SUSPENDED
@@ -593,7 +621,7 @@ class Candidate:
         while True:
             version = self._pulse.version
             now = self._clock.now()
-            times = [self._contact.answered_at + self.config.ttl]
+            times = [self.contact.answered_at + self.config.ttl]
             if self._election is not None:
                 times.append(self._election.deadline)
             ahead = [at - now for at in times if at > now]

@@ -18,6 +18,7 @@ class Contact:
         self._meter = meter
         self._trouble = ""
         self.answered_at = NEVER
+        self.tried_at = clock.now()
 
     @property
     def trouble(self) -> str:
@@ -26,7 +27,7 @@ class Contact:
 
     def answered(self) -> None:
         """Note an answer."""
-        self.answered_at = self._clock.now()
+        self.answered_at = self.tried_at = self._clock.now()
         self._meter.store_answered()
         if self._trouble:
             self._trouble = ""
@@ -34,12 +35,17 @@ class Contact:
 
     def failed(self, what: str, exc: Exception) -> None:
         """Note a call without an answer, or with a no; logged when trouble begins."""
+        self.tried_at = self._clock.now()
         began = not self._trouble
         self._trouble = f"{what}: {exc}"
         if began:
             log.warning("store does not answer call=%s error=%s", what, exc)
         else:
             log.debug("store does not answer call=%s error=%s", what, exc)
+
+    def untried_for(self) -> float:
+        """Return the seconds since a call last ended, well or badly: what `/livez` looks at."""
+        return self._clock.now() - self.tried_at
 
     def silent_for(self) -> float:
         """Return the seconds since the last answer."""

@@ -22,6 +22,7 @@ from sidecar.core.lease import NEVER
 from sidecar.core.queue import Entry
 from sidecar.core.state import Leader, Reason
 from sidecar.core.store import Header, KeyValue, Put, Txn, TxnReply
+from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
 from sidecar.election.feed import Feed
 from sidecar.election.observer import Observer, leader_of
@@ -85,17 +86,18 @@ class Election:
         self._value = b""
         self._asked_token = 0
         self._paused_at = 0
+        # On a lease that was taken up, a key under our name may be the one to resume.
+        self._may_clean = not session.is_taken_up
         self._uncleaned: set[tuple[bytes, int]] = set()
         self._cleaning = asyncio.Event()
-        self._tasks = asyncio.TaskGroup()
-        self._cleaner: asyncio.Task[None] | None = None
+        self._tasks = Background()
         self._unlisten: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> Self:
         if self._own_observer:
             await self.observer.__aenter__()
         await self._tasks.__aenter__()
-        self._cleaner = self._tasks.create_task(self._clean(), name="election-cleaner")
+        self._tasks.start(self._clean(), name="election-cleaner")
         self._unlisten = self.observer.listen(self._queue_changed)
         self.session.attach(self)
         return self
@@ -111,8 +113,6 @@ class Election:
         finally:
             self.session.detach(self)
             self._unlisten()
-            if self._cleaner is not None:
-                self._cleaner.cancel()
             await self._tasks.__aexit__(kind, exc, traceback)
             if self._own_observer:
                 await self.observer.__aexit__(kind, exc, traceback)
@@ -228,9 +228,7 @@ class Election:
         self._candidacy = self._candidacy.after(Step.CAMPAIGN_SENT)
         reply = await self._answered("campaign", txn)
         if reply.succeeded:
-            self._header = reply.header
-            self._candidacy = self._candidacy.stood(key, reply.header.revision)
-            self.ended = None
+            self._stood(key, reply.header)
             return True
         own = reply.ranges[0][0] if reply.ranges[0] else None
         if own is None:
@@ -238,15 +236,19 @@ class Election:
             self._candidacy = self._candidacy.after(Step.REFUSED)
             return False
         if own.lease == session.lease and self._candidacy.may_adopt(key, own.create_revision):
-            self._header = reply.header
-            self._candidacy = self._candidacy.stood(key, own.create_revision)
-            self.ended = None
+            self._stood(key, reply.header, own.create_revision)
             if own.value != self._value:
                 await self.proclaim(self._value)
             return True
         await self._delete(own)
         self._candidacy = self._candidacy.after(Step.REFUSED)
         return await self._try_to_stand()
+
+    def _stood(self, key: bytes, header: Header, token: int = 0) -> None:
+        self._header = header
+        self._candidacy = self._candidacy.stood(key, token or header.revision)
+        self._may_clean = True
+        self.ended = None
 
     async def resume(self, key: str, rev: int) -> bool:
         """Take up the candidacy that a former process left on this session's lease.
@@ -265,6 +267,7 @@ class Election:
             return False
         self._value = found.value
         self._candidacy = self._candidacy.after(Step.CAMPAIGN_SENT).stood(wanted, rev)
+        self._may_clean = True
         self.session.prove_soon()
         await self.until(
             lambda: (
@@ -506,7 +509,7 @@ class Election:
 
         It is what a doubled or late campaign leaves behind after a resign.
         """
-        if self.phase is not Phase.OUT or self.session.lost.is_set:
+        if self.phase is not Phase.OUT or self.session.lost.is_set or not self._may_clean:
             return
         entry = self.observer.replica.find(self.layout.candidate(self.session.lease))
         if entry is not None and self._candidacy.may_adopt(entry.key, entry.token):

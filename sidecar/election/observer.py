@@ -20,6 +20,7 @@ from sidecar.core.keys import Layout
 from sidecar.core.queue import Entry, QueueReplica
 from sidecar.core.state import Leader
 from sidecar.core.store import Batch
+from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
 from sidecar.election.contact import Contact
 from sidecar.election.feed import Feed
@@ -80,14 +81,11 @@ class Observer:
         self._listeners: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
         self._doubt = asyncio.Event()
-        self._tasks = asyncio.TaskGroup()
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks = Background()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
-        self._follower = self._tasks.create_task(
-            self._follow(), name=f"observer-{self.layout.name}"
-        )
+        self._tasks.start(self._follow(), name=f"observer-{self.layout.name}")
         return self
 
     async def __aexit__(
@@ -96,9 +94,12 @@ class Observer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._follower is not None:
-            self._follower.cancel()
         await self._tasks.__aexit__(kind, exc, traceback)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the store at present, or ""."""
+        return self._contact.trouble
 
     async def synced(self) -> None:
         """Wait until the replica holds the queue for the first time."""
@@ -221,7 +222,8 @@ class Observer:
             self._contact.failed("read", exc)
 
     def _tell(self) -> None:
-        leader = leader_of(self.replica.first)
+        # In a pause whoever is first only keeps its place.
+        leader = None if self.replica.is_paused else leader_of(self.replica.first)
         if leader != self.leader.value:
             old = self.leader.value
             if (old and old.token) != (leader and leader.token):

@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 from sidecar.core.lease import NEVER, Timing
 from sidecar.core.store import Proof, TxnReply
+from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
 from sidecar.election.contact import Contact
 from sidecar.election.ports import Clock, Coordinator, Meter, NoMeter, SystemClock
@@ -83,6 +84,9 @@ class Session:
         margin: seconds before the lease's end at which acting stops; None: the least safe one.
         lease: an existing lease to take up.
 
+    Attributes:
+        is_taken_up: whether the lease existed before, so that keys may hang on it.
+
     Raises:
         Rejected: the store refused to grant a lease.
     """
@@ -108,12 +112,12 @@ class Session:
         self.timing = Timing.granted(ttl, margin)
         self._margin = margin
         self._lease = lease or 0
+        self.is_taken_up = bool(lease)
         self._granted_at = NEVER
         self._sent_at = NEVER
         self._subjects: list[Subject] = []
         self._kick = asyncio.Event()
-        self._tasks = asyncio.TaskGroup()
-        self._keeper: asyncio.Task[None] | None = None
+        self._tasks = Background()
         self._is_revoked = False
         self._is_orphan = False
 
@@ -141,7 +145,7 @@ class Session:
         if not self._lease:
             await self.grant()
         await self._tasks.__aenter__()
-        self._keeper = self._tasks.create_task(self._keep(), name=f"session-{self._lease:x}")
+        self._tasks.start(self._keep(), name=f"session-{self._lease:x}")
         return self
 
     async def __aexit__(
@@ -184,8 +188,7 @@ class Session:
         if self.lost.is_set:
             return
         self.lost.set(reason)
-        if self._keeper is not None:
-            self._keeper.cancel()
+        self._tasks.cancel()
         for subject in list(self._subjects):
             subject.lease_lost(reason)
 

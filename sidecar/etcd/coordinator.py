@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from sidecar.core.store import Batch, Proof, RangeReply, Txn, TxnReply
+from sidecar.election.background import Background
 from sidecar.errors import CoordinatorError, Unavailable
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import Address, Endpoint, parse_endpoints, resolve
@@ -56,14 +57,13 @@ class EtcdCoordinator:
         self._members: dict[Address, Member] = {}
         self._current = 0
         self._failed_in_a_row = 0
-        self._tasks = asyncio.TaskGroup()
-        self._closing = asyncio.Event()
+        self._tasks = Background()
 
     async def __aenter__(self) -> Self:
         self._addresses = await resolve(self._endpoints)
         await self._tasks.__aenter__()
         if self._credentials.user:
-            self._tasks.create_task(self._keep_tokens_fresh(), name="etcd-tokens")
+            self._tasks.start(self._keep_tokens_fresh(), name="etcd-tokens")
         return self
 
     async def __aexit__(
@@ -72,7 +72,6 @@ class EtcdCoordinator:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._closing.set()
         try:
             await self._tasks.__aexit__(kind, exc, traceback)
         finally:
@@ -185,14 +184,10 @@ class EtcdCoordinator:
 
     async def _keep_tokens_fresh(self) -> None:
         """Use the token on every member, so that a failover need not authenticate first."""
-        while not self._closing.is_set():
-            try:
-                async with asyncio.timeout(_TOKEN_FRESH):
-                    await self._closing.wait()
-            except TimeoutError:
-                pass
+        while True:
+            await asyncio.sleep(_TOKEN_FRESH)
             for address in self._addresses:
-                if self._closing.is_set() or address == self._address():
+                if address == self._address():
                     continue
                 member = self._member_at(address)
                 try:

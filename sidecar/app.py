@@ -1,0 +1,255 @@
+"""The composition root: builds every part of a sidecar, and decides in which order they end.
+
+Everything that the outside may see goes out through the candidate's feed of `ElectionState`; what
+must have been seen before the key is given up, is asked of the outputs by the `StatusKeeper`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import random
+import signal
+import socket
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from sidecar import health
+from sidecar.core.codec import Proposal
+from sidecar.core.health import HealthGate
+from sidecar.core.state import Reason
+from sidecar.election.background import Background
+from sidecar.election.backoff import Backoff
+from sidecar.election.candidate import Candidate, CandidateConfig, initial_state
+from sidecar.election.feed import Feed
+from sidecar.election.names import check_name
+from sidecar.election.ports import Clock, Standing, SystemClock
+from sidecar.errors import CoordinatorError
+from sidecar.etcd.coordinator import EtcdCoordinator
+from sidecar.etcd.credentials import load_credentials
+from sidecar.guard import GuardHandle
+from sidecar.outputs.endpoints import Endpoints
+from sidecar.outputs.health import OutputErrors
+from sidecar.outputs.http import HttpServer, bind
+from sidecar.outputs.keeper import StatusKeeper
+from sidecar.outputs.logs import LeaderLog
+from sidecar.outputs.metrics import Metrics
+from sidecar.outputs.status import boot_id
+from sidecar.outputs.status_dir import StatusDirectory
+from sidecar.outputs.status_file import StatusFile
+from sidecar.program import Program
+from sidecar.retire_socket import RetireSocket
+from sidecar.settings import Settings, StoreSettings
+
+log = logging.getLogger(__name__)
+
+_HANDED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What `exec` runs, and the guard that was started for it."""
+
+    argv: tuple[str, ...]
+    guard: GuardHandle
+
+
+def store(settings: StoreSettings) -> EtcdCoordinator:
+    """Return the store that the settings name, not connected yet.
+
+    Raises:
+        ConfigError: a file with credentials cannot be used.
+    """
+    credentials = load_credentials(
+        user=settings.user,
+        password_file=settings.password_file,
+        cacert=settings.cacert,
+        cert=settings.cert,
+        key=settings.key,
+        now=dt.datetime.fromtimestamp(SystemClock().wall(), dt.UTC),
+    )
+    return EtcdCoordinator(settings.endpoints, credentials)
+
+
+def run(settings: Settings, directory: StatusDirectory, command: Command | None = None) -> int:
+    """Run a sidecar until it is told to stop.
+
+    Args:
+        settings: all of them.
+        directory: the status directory, locked.
+        command: a program to run while leading (`exec`).
+
+    Returns:
+        The exit code: 0 when leadership was given back cleanly or never held; 1 when the key is
+        left to end with its lease; with a command that ended, its code.
+
+    Raises:
+        ConfigError: the port is taken, a file cannot be used, the election's name collides.
+    """
+    etcd = store(settings.store)
+    listener = bind(settings.http.host, settings.http.port)
+    try:
+        return asyncio.run(Sidecar(settings, directory, etcd, listener, command).run())
+    finally:
+        listener.close()
+
+
+class Sidecar:
+    """All parts of one sidecar process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: StatusDirectory,
+        etcd: EtcdCoordinator,
+        listener: socket.socket,
+        command: Command | None,
+    ) -> None:
+        self._settings = settings
+        self._etcd = etcd
+        self._clock: Clock = SystemClock()
+        config = _config(settings, directory)
+        feed = Feed(initial_state(config, self._clock))
+        self._metrics = Metrics(CollectorRegistry(), config.election, feed, self._clock)
+        errors = OutputErrors(self._metrics.output_failed)
+        self._keeper = StatusKeeper(
+            directory,
+            election=config.election,
+            id_=settings.id,
+            boot_id=boot_id() or "",
+            errors=errors,
+        )
+        self._candidate = Candidate(
+            etcd, config, keeper=self._keeper, clock=self._clock, meter=self._metrics, state=feed
+        )
+        self._former = _former(settings, directory)
+        self._status = StatusFile(directory, feed, self._clock, errors)
+        self._log = LeaderLog(feed, self._clock, self._candidate.history)
+        endpoints = Endpoints(
+            feed,
+            self._clock,
+            alive=self._candidate.is_turning,
+            is_started=lambda: self._status.is_written,
+            expose=self._metrics.expose,
+            history=self._candidate.history,
+            ready_when=settings.ready_when,
+        )
+        self._http = HttpServer(listener, endpoints.app(), self._clock)
+        self._retire = RetireSocket(
+            settings.status_dir,
+            retire=self._retired,
+            stepped_down=self._status.settle,
+            given_up=self._given_up,
+        )
+        self._probe = health.probe_from(
+            http=settings.health_http, command=settings.health_exec, tcp=settings.health_tcp
+        )
+        self._keeper.add_believer(self._status.settle)
+        self._program: Program | None = None
+        if command is not None:
+            self._program = Program(
+                command.argv, command.guard, feed, self._clock, on_end=self._candidate.stop
+            )
+            self._keeper.add_believer(self._program.settle)
+
+    async def run(self) -> int:
+        """Run everything until the candidate has left and all has been told."""
+        # A status file of a predecessor may still be true; until that is decided it stays.
+        if self._former is None or self._program is not None:
+            await self._status.write_initial()
+        async with self._etcd, Background() as outputs:
+            self._catch_signals()
+            outputs.start(self._http.run(), name="http")
+            outputs.start(self._log.run(), name="log")
+            outputs.start(self._retire.run(), name="retire")
+            outputs.start(self._write_status(), name="status")
+            if self._program is not None:
+                outputs.start(self._program.run(), name="program")
+            if self._probe is not None:
+                outputs.start(self._follow_health(self._probe), name="health")
+            await self._campaign()
+            await self._status.settle()
+        await self._status.close()
+        if self._program is not None and self._program.exit_code is not None:
+            return self._program.exit_code
+        return 0 if self._candidate.given_back else 1
+
+    async def _campaign(self) -> None:
+        """Check the election's name as soon as the store answers, then stand until stopped."""
+        backoff = Backoff(random.SystemRandom())
+        while not self._candidate.is_ending:
+            try:
+                await check_name(self._etcd, self._settings.store.election)
+            except CoordinatorError as exc:
+                self._candidate.contact.failed("name check", exc)
+                await backoff.wait()
+            else:
+                break
+        await self._candidate.run(former=self._former, may_resume=self._program is None)
+
+    async def _write_status(self) -> None:
+        await self._candidate.decided.wait()
+        await self._status.run()
+
+    async def _follow_health(self, probe: health.Probe) -> None:
+        settings = self._settings
+        self._candidate.stand_back()
+        await health.run(
+            HealthGate(settings.health_failures),
+            probe,
+            interval=settings.health_interval,
+            clock=self._clock,
+            on_change=self._health_changed,
+        )
+
+    def _health_changed(self, gate: HealthGate, _detail: str) -> None:
+        if gate.may_stand:
+            self._candidate.stand_again()
+        else:
+            self._candidate.stand_back(Reason.UNHEALTHY)
+
+    def _retired(self) -> None:
+        self._candidate.retire(keep_key=self._settings.step_down_order == "program-first")
+
+    async def _given_up(self) -> bool:
+        if self._settings.step_down_order == "program-first":
+            return True  # it is given up on SIGTERM, which comes only after this answer
+        await self._candidate.left.wait()
+        return self._candidate.given_back
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        if self._program is not None:
+            for number in _HANDED_ON:
+                loop.add_signal_handler(number, self._program.signal, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        log.info("stopping signal=%s", number.name)
+        if self._program is not None and number is signal.SIGINT:
+            self._program.signal(number)
+        self._candidate.stop()
+
+
+def _config(settings: Settings, directory: StatusDirectory) -> CandidateConfig:
+    seen = directory.read_seen(settings.store.election)
+    least_token = 0 if seen is None or settings.accept_token_reset else seen.token
+    return CandidateConfig(
+        settings.store.election,
+        Proposal(settings.id, settings.advertise, settings.priority),
+        ttl=settings.ttl,
+        margin=settings.margin,
+        drain=settings.drain,
+        least_token=least_token,
+    )
+
+
+def _former(settings: Settings, directory: StatusDirectory) -> Standing | None:
+    """Return the candidacy that a predecessor in this directory has left, if it is ours."""
+    record = directory.read_session()
+    if record is None or (record.election, record.id) != (settings.store.election, settings.id):
+        return None
+    return Standing(record.lease, record.key, record.token, record.ttl, record.cluster_id)

@@ -1,0 +1,88 @@
+"""`run`, `exec` and `retire`: the commands that are a sidecar, or speak to the one beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from sidecar.cli.options import given, settings_options
+from sidecar.errors import ConfigError
+from sidecar.retire import retire
+
+
+@click.command("run")
+@settings_options()
+def run_command(**arguments: str | None) -> int:
+    r"""Stand in an election until told to stop; the sidecar's main process.
+
+    \b
+    Example:
+      leader-sidecar run --election /resources/election --id master-2 \\
+        --advertise 192.168.0.107:9091 --endpoints http://127.0.0.1:2379
+    """
+    return _run(given(arguments), ())
+
+
+@click.command("exec", context_settings={"ignore_unknown_options": False})
+@settings_options()
+@click.argument("command", nargs=-1, required=True, metavar="-- CMD [ARG]...")
+def exec_command(command: Sequence[str], **arguments: str | None) -> int:
+    r"""Run CMD only while this candidate leads.
+
+    CMD finds its term in the environment: LEADER_SIDECAR_LEADER_ID, LEADER_SIDECAR_TOKEN,
+    LEADER_SIDECAR_KEY. On a step-down it gets SIGTERM, and SIGKILL before anybody else can lead;
+    when it ends by itself, leadership is given back and its exit code is passed on.
+
+    \b
+    Example:
+      leader-sidecar exec --election /jobs/report --id host-1 \\
+        --endpoints http://127.0.0.1:2379 -- ./write-the-report
+    """
+    return _run(given(arguments), tuple(command))
+
+
+@click.command(
+    "retire",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+@click.pass_context
+def retire_command(ctx: click.Context) -> int:
+    """Step down in order and never stand again, as in a pod's preStop."""
+    return retire(ctx.args)
+
+
+def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
+    # In this order: settings, lock, guard, and only then grpc, which starts threads.
+    from sidecar.settings import Settings  # noqa: PLC0415 - --help need not wait for it
+
+    settings = Settings.read(texts)
+    from sidecar.outputs.logs import configure  # noqa: PLC0415
+    from sidecar.outputs.status_dir import StatusDirectory  # noqa: PLC0415
+
+    configure(settings.log_format, settings.log_level)
+    directory = StatusDirectory(settings.status_dir)
+    directory.lock()
+    guard = None
+    if command:
+        from sidecar.guard import spawn_guard  # noqa: PLC0415
+
+        guard = spawn_guard()
+    from sidecar import app  # noqa: PLC0415
+
+    try:
+        return app.run(settings, directory, app.Command(command, guard) if guard else None)
+    except BaseExceptionGroup as group:
+        problem = _first_config_error(group)
+        if problem is None:
+            raise
+        raise problem from group
+
+
+def _first_config_error(group: BaseExceptionGroup[BaseException]) -> ConfigError | None:
+    for exc in group.exceptions:
+        found = _first_config_error(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(found, ConfigError):
+            return found
+    return None

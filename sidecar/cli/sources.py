@@ -1,0 +1,150 @@
+"""Three places that know who leads: a status directory, a sidecar's HTTP port, etcd itself.
+
+Each yields status documents as in `status.json`: the present one at once, then one per change. Seen
+from etcd there is no own role, and whether the leader still acts is known only to itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import urllib.parse
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol
+
+from sidecar import boottime
+from sidecar.client import Leadership
+from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.settings import StoreSettings
+
+Document = dict[str, Any]
+_PATIENCE = 5.0
+
+
+class NoAnswer(SidecarError):
+    """The sidecar that was asked does not answer."""
+
+
+class Source(Protocol):
+    """Somebody to ask."""
+
+    def documents(self) -> AsyncIterator[Document]:
+        """Yield what is true now, then the latest after each change."""
+        ...
+
+
+class DirectorySource:
+    """The status directory of a sidecar on this machine."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    async def documents(self) -> AsyncIterator[Document]:
+        """Yield the status file as it is to be believed at this moment."""
+        leadership = Leadership(self._directory)
+        while True:
+            yield self._read()
+            await leadership.changed()
+
+    def _read(self) -> Document:
+        path = f"{self._directory}/status.json"
+        document, problem = boottime.read_status(path)
+        if problem == "missing":
+            raise NoAnswer(f"there is no {path}; is a sidecar running, and is this its directory?")
+        if problem is None or problem == "expired":
+            if problem is not None:
+                document = {**document, "role": "follower", "reason": "deadline_passed"}
+                document.pop("token", None)
+                document.pop("key", None)
+            return document
+        raise NoAnswer(f"{path} cannot be believed: {problem.replace('_', ' ')}")
+
+
+class UrlSource:
+    """A sidecar's HTTP port."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ConfigError([f"--url: {url!r} is no address; write http://HOST:PORT"])
+        self._url = url.rstrip("/")
+
+    async def documents(self) -> AsyncIterator[Document]:
+        """Yield the documents of `/events`, read by hand: one GET, lines of "data: …"."""
+        parts = urllib.parse.urlsplit(self._url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                reader, writer = await asyncio.open_connection(
+                    host, port, ssl=parts.scheme == "https" or None
+                )
+                path = f"{parts.path}/events"
+                writer.write(
+                    f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+                    "Accept: text/event-stream\r\nConnection: close\r\n\r\n".encode()
+                )
+                status = await reader.readline()
+        except (OSError, TimeoutError) as exc:
+            why = str(exc) or "no answer in time"
+            raise NoAnswer(f"no sidecar answers at {self._url}: {why}") from exc
+        if b" 200 " not in status:
+            writer.close()
+            raise NoAnswer(f"{self._url} is no sidecar: {status.decode(errors='replace').strip()}")
+        try:
+            async for line in reader:
+                if line.startswith(b"data:"):
+                    yield json.loads(line[5:])
+        finally:
+            writer.close()
+        raise NoAnswer(f"the sidecar at {self._url} ended")
+
+
+class EtcdSource:
+    """etcd itself."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+
+    async def documents(self) -> AsyncIterator[Document]:
+        """Yield what the queue shows."""
+        # Here, because it loads grpc, which the other sources do without.
+        from sidecar.app import store  # noqa: PLC0415
+        from sidecar.election.observer import Observer  # noqa: PLC0415
+
+        async with (
+            store(self._settings) as etcd,
+            Observer(etcd, self._settings.election) as observer,
+        ):
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await observer.synced()
+            except TimeoutError as exc:
+                trouble = observer.trouble or "no answer in time"
+                raise Unavailable(f"etcd does not answer: {trouble}") from exc
+            async for leader in observer.observe():
+                yield {
+                    "version": 1,
+                    "election": self._settings.election,
+                    "leader": None if leader is None else dataclasses.asdict(leader),
+                    "candidates": [entry.proposal.id for entry in observer.replica.entries],
+                    "paused": observer.replica.is_paused,
+                }
+
+
+def choose(settings: Mapping[str, str], *, status_dir: str | None, url: str | None) -> Source:
+    """Return the source that the options ask for: a URL, etcd, or else a directory.
+
+    Raises:
+        ConfigError: more than one was asked for, or one is incomplete.
+    """
+    if url is not None:
+        if settings or status_dir:
+            raise ConfigError(["--url: give either --url, --status-dir, or --endpoints"])
+        return UrlSource(url)
+    if settings and status_dir:
+        raise ConfigError(["--status-dir: give either --url, --status-dir, or --endpoints"])
+    if "endpoints" in settings or "election" in settings:
+        return EtcdSource(StoreSettings.read(settings))
+    return DirectorySource(status_dir or boottime.DEFAULT_STATUS_DIR)

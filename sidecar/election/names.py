@@ -1,0 +1,51 @@
+"""Whether an election's name collides with another election in the same store.
+
+Every key below ``<election>/`` counts as a candidate, so an election whose name is a prefix of
+another one's would see that one's keys in its queue. A rule for names cannot prevent it: who
+comes second has to look.
+"""
+
+from __future__ import annotations
+
+from sidecar.core.keys import Layout, parents
+from sidecar.election.ports import Coordinator
+from sidecar.errors import ConfigError, PermissionDenied
+
+_READ_LIMIT = 5.0
+
+
+async def check_name(coordinator: Coordinator, name: str) -> None:
+    """Look for elections above and below this one.
+
+    Raises:
+        ConfigError: there is one; the sentence names it.
+        Unavailable: no answer; ask again.
+    """
+    layout = Layout(name)
+    below = await coordinator.read(
+        layout.candidates, layout.end, timeout=_READ_LIMIT, keys_only=True
+    )
+    for kv in below.kvs:
+        rest = kv.key.removeprefix(layout.candidates)
+        if b"/" in rest:
+            other = f"{name}/{rest.rsplit(b'/', 1)[0].decode(errors='replace')}"
+            raise ConfigError(
+                [f"--election: {name!r} is a prefix of {other!r}, which is in use; use another"]
+            )
+    for parent in parents(name):
+        if await _is_in_use(coordinator, Layout(parent)):
+            raise ConfigError(
+                [f"--election: {name!r} lies inside {parent!r}, which is in use; use another"]
+            )
+
+
+async def _is_in_use(coordinator: Coordinator, parent: Layout) -> bool:
+    for first in (parent.start, parent.term(0).rsplit(b"/", 1)[0] + b"/"):
+        end = first[:-1] + b"0"
+        try:
+            found = await coordinator.read(first, end, timeout=_READ_LIMIT, keys_only=True)
+        except PermissionDenied:
+            return False  # whoever may not look there cannot be disturbed from there by us
+        if found.kvs:
+            return True
+    return False

@@ -1,0 +1,140 @@
+"""The HTTP server: who leads, answered by status code. It changes nothing.
+
+uvicorn serves, without its signal handlers, its access log and its tick of 100 ms: at rest this
+costs no processor time at all. What is served stands in `sidecar.outputs.endpoints`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from email.utils import formatdate
+
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sidecar.election.ports import Clock
+from sidecar.errors import ConfigError
+
+_BACKLOG = 128
+_CONNECTIONS = 512  # more at once are answered 503
+_SILENT_CLIENT = 30_000  # milliseconds that a client may leave data unacknowledged
+_LAST_WORDS = 0.2  # seconds for the connections that are open at the end
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; without a host, on all addresses of both families.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not ours.
+    """
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return _listen(host, port)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            [f"--http: cannot listen on {where}: {why}; give another [HOST]:PORT, e.g. :4041"]
+        ) from error
+
+
+class HttpServer:
+    """Serves an application on a socket made by `bind`."""
+
+    def __init__(self, listener: socket.socket, app: ASGIApp, clock: Clock) -> None:
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        config = uvicorn.Config(
+            _Dated(app, clock),
+            http=H11Protocol,
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            log_level="error",  # a port scanner's garbage is no warning
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            limit_concurrency=_CONNECTIONS,
+        )
+        self._server = _Server(config)
+
+    async def run(self) -> None:
+        """Serve until cancelled; then close the listener and every connection, promptly."""
+        await self._server.serve(sockets=[self._listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without what a component of a larger program must not have."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the program."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait for the end, instead of ticking; what the tick did, `_Dated` does per answer."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            # What is written already still goes out; an event stream ends as if its client left.
+            connection.transport.close()
+        await self._last_words()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await self._last_words()
+
+    async def _last_words(self) -> None:
+        if self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=_LAST_WORDS)
+
+
+class _Dated:
+    """Gives every answer its Date, from the clock at that moment."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(self._clock.wall(), usegmt=True).encode()
+                message = {**message, "headers": [*message.get("headers", ()), (b"date", date)]}
+            await send(message)
+
+        await self._app(scope, receive, dated)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    both = not host and socket.has_dualstack_ipv6()
+    flags = socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    family = socket.AF_INET6 if both else socket.AF_UNSPEC
+    found = socket.getaddrinfo(host or None, port, family, socket.SOCK_STREAM, flags=flags)
+    # An address to listen on is numeric or a name with one address; with several, the first.
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if both:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Inherited by what is accepted: clients that vanished, or stopped reading, are dropped.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_CLIENT)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
