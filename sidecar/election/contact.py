@@ -6,6 +6,7 @@ import logging
 
 from sidecar.core.lease import NEVER
 from sidecar.election.ports import Clock, Meter
+from sidecar.errors import Rejected
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,10 @@ class Contact:
         self.tried_at = self._clock.now()
         began = not self._trouble
         self._trouble = f"{what}: {exc}"
-        if began:
-            log.warning("store does not answer call=%s error=%s", what, exc)
-        else:
-            log.debug("store does not answer call=%s error=%s", what, exc)
+        phrase = "store refuses" if isinstance(exc, Rejected) else "store does not answer"
+        log.log(
+            logging.WARNING if began else logging.DEBUG, "%s call=%s error=%s", phrase, what, exc
+        )
 
     def untried_for(self) -> float:
         """Return the seconds since a call last ended, well or badly: what `/livez` looks at."""

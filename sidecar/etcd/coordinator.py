@@ -30,6 +30,8 @@ _TOKEN_FRESH = 60.0
 """Seconds between two uses of the token on each idle member; etcd's tokens last 300."""
 
 _WATCH_OPENED_WITHIN = 5.0
+_RESOLVE_AGAIN = 1.0
+"""Seconds between two look-ups of names, at the least."""
 
 
 class EtcdCoordinator:
@@ -57,11 +59,14 @@ class EtcdCoordinator:
         self._members: dict[Address, Member] = {}
         self._current = 0
         self._failed_in_a_row = 0
+        self._resolved = asyncio.Event()
+        self._stale = asyncio.Event()
         self._tasks = Background()
 
     async def __aenter__(self) -> Self:
-        self._addresses = await resolve(self._endpoints)
         await self._tasks.__aenter__()
+        self._stale.set()
+        self._tasks.start(self._keep_resolving(), name="etcd-names")
         if self._credentials.user:
             self._tasks.start(self._keep_tokens_fresh(), name="etcd-tokens")
         return self
@@ -88,6 +93,8 @@ class EtcdCoordinator:
     def current(self) -> str:
         """The endpoint in use, for people to read."""
         return str(self._address()) if self._addresses else "none"
+
+    # Every call below is bounded as a whole, the look-up of names included.
 
     async def grant(self, lease: int, ttl: float, *, timeout: float) -> float:
         """Create a lease; see the port."""
@@ -118,7 +125,7 @@ class EtcdCoordinator:
         self, key: bytes, end: bytes, *, start_revision: int
     ) -> AsyncIterator[AsyncIterator[Batch]]:
         """Watch a range; see the port."""
-        member = await self._member()
+        member = await self._member(_WATCH_OPENED_WITHIN)
         opening = member.watch(key, end, start_revision)
         batches = await self._answered(member, opening.__aenter__(), _WATCH_OPENED_WITHIN)
         try:
@@ -135,7 +142,7 @@ class EtcdCoordinator:
             raise
 
     async def _on_current(self, action: Callable[[Member], Awaitable[T]], timeout: float) -> T:
-        member = await self._member()
+        member = await self._member(timeout)
         return await self._answered(member, action(member), timeout)
 
     async def _answered(self, member: Member, action: Awaitable[T], within: float) -> T:
@@ -151,12 +158,15 @@ class EtcdCoordinator:
         self._failed_in_a_row = 0
         return answer
 
-    async def _member(self) -> Member:
+    async def _member(self, within: float) -> Member:
         if not self._addresses:
-            self._addresses = await resolve(self._endpoints)
-            if not self._addresses:
+            self._stale.set()
+            try:
+                async with asyncio.timeout(within):
+                    await self._resolved.wait()
+            except TimeoutError as exc:
                 names = ", ".join(str(endpoint) for endpoint in self._endpoints)
-                raise Unavailable(f"none of these names has an address: {names}")
+                raise Unavailable(f"none of these names has an address: {names}") from exc
         return self._member_at(self._address())
 
     def _member_at(self, address: Address) -> Member:
@@ -179,8 +189,19 @@ class EtcdCoordinator:
             if self._failed_in_a_row >= len(self._addresses):
                 # A whole round failed: names may have new addresses (a restarted pod).
                 self._failed_in_a_row = 0
-                self._addresses = await resolve(self._endpoints) or self._addresses
+                self._stale.set()
         await member.close()
+
+    async def _keep_resolving(self) -> None:
+        """Look names up beside the calls: a slow name server must not cost a lease."""
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            found = await resolve(self._endpoints)
+            if found:
+                self._addresses = found
+                self._resolved.set()
+            await asyncio.sleep(_RESOLVE_AGAIN)
 
     async def _keep_tokens_fresh(self) -> None:
         """Use the token on every member, so that a failover need not authenticate first."""

@@ -60,13 +60,21 @@ _LONGEST_DETAIL = 300
 
 def from_status(code: grpc.StatusCode, details: str | None) -> CoordinatorError:
     """Return our error for a gRPC status of etcd."""
-    text = (details or code.name).removeprefix("etcdserver: ")[:_LONGEST_DETAIL]
+    text = _readable(details or code.name)
     if _COMPACTED in text:
         return Compacted(0)
     for fragment, kind in _BY_MESSAGE:
         if fragment in text:
             return kind(text)
     return _BY_CODE.get(code, Unavailable)(text)
+
+
+def _readable(details: str) -> str:
+    text = details.removeprefix("etcdserver: ")
+    text = text.removeprefix("failed to connect to all addresses; last error: ")
+    if "handshake failed" in text.lower():
+        text = f"TLS: {text}; check --cacert, --cert and --key"
+    return text[:_LONGEST_DETAIL]
 
 
 def from_rpc_error(exc: grpc.RpcError) -> CoordinatorError:

@@ -12,6 +12,7 @@ Rules that measurements taught (each has a test):
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -74,7 +75,7 @@ class Member:
 
     async def grant(self, lease: int, ttl: float) -> float:
         """Create a lease; return the granted TTL in seconds."""
-        request = messages.pb.LeaseGrantRequest(ID=lease, TTL=int(ttl))
+        request = messages.pb.LeaseGrantRequest(ID=lease, TTL=math.ceil(ttl))
         reply = await self._call(self._leases.LeaseGrant, request)
         return float(reply.TTL)
 
