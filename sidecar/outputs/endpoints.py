@@ -111,10 +111,9 @@ class Endpoints:
             return f"etcd has not answered lately (link {state.link}, {state.reason})"
         if self._ready_when == "leader" and state.role is not Role.LEADER:
             return f"not the leader ({state.reason}), and ready means leader here"
-        if state.is_registered or state.role is Role.OBSERVER:
+        # In a pause nobody can register; pulling every pod out of its Services would punish it.
+        if state.is_registered or state.is_paused or state.role is Role.OBSERVER:
             return ""
-        if state.is_paused:
-            return "not registered as a candidate: the election is paused"
         return f"not registered as a candidate ({state.reason})"
 
     def _livez(self, _: Request) -> Response:

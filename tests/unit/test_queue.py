@@ -118,8 +118,13 @@ def test_pause_pin_requests_answers_and_history_come_and_go() -> None:
     assert queue.history == {4: record}
     keys = [event.kv.key for event in events]
     queue.apply(Batch(12, tuple(gone(key, 12) for key in keys)))
-    assert not queue.is_paused
-    assert (queue.pin, queue.requests, queue.answers, queue.history) == (None, {}, {}, {})
+    assert (queue.pause, queue.pin, queue.requests, queue.answers, queue.history) == (
+        None,
+        None,
+        {},
+        {},
+        {},
+    )
 
 
 def test_a_new_read_replaces_everything_also_by_a_smaller_revision() -> None:

@@ -1,0 +1,3 @@
+module leader-sidecar.io/examples/leadership
+
+go 1.21
