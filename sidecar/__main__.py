@@ -15,9 +15,9 @@ def main() -> None:
 
         code = quick_check(arguments[1:])
     elif arguments[:1] == ["retire"]:
-        from sidecar.retire import retire  # noqa: PLC0415 - see above
+        from sidecar.retire import quick_retire  # noqa: PLC0415 - see above
 
-        code = retire(arguments[1:])
+        code = quick_retire(arguments[1:])
     if code is None:
         from sidecar.cli.main import run  # noqa: PLC0415 - see above
 

@@ -14,19 +14,6 @@ ENVIRONMENT = "LEADER_SIDECAR_STATUS_DIR"
 IS_LEADER, NOT_LEADER, USAGE_ERROR = 0, 1, 2
 _OPTION = "--status-dir"
 
-HELP = f"""\
-Usage: leader-sidecar check [--status-dir DIR]
-
-  Exit 0 if the candidate of this status directory leads at this moment, else 1.
-
-  Example: leader-sidecar check && ./write-the-report
-
-Options:
-  --status-dir DIR  where the sidecar keeps status.json
-                    [env: {ENVIRONMENT}; default: {boottime.DEFAULT_STATUS_DIR}]
-  --help            show this and exit
-"""
-
 _REASONS = {
     None: "this candidate does not lead",
     "missing": "there is no status file; is the sidecar running, and is this its directory?",
@@ -46,15 +33,6 @@ def quick_check(arguments: Sequence[str]) -> int | None:
     return None if parsed is None else _run(parsed)
 
 
-def check(arguments: Sequence[str]) -> int:
-    """Return the exit code of `check`: 0 leader, 1 not leader, 2 unknown or incomplete options."""
-    parsed = _parse(arguments)
-    if parsed is None:
-        sys.stderr.write(f"check: only {_OPTION} DIR and --help are known here; see --help\n")
-        return USAGE_ERROR
-    return _run(parsed)
-
-
 def _parse(arguments: Sequence[str]) -> dict[str, str] | None:
     """Return the options given, or None when one is not ours."""
     parsed: dict[str, str] = {}
@@ -62,9 +40,7 @@ def _parse(arguments: Sequence[str]) -> dict[str, str] | None:
     while left:
         argument = left.pop(0)
         name, equals, value = argument.partition("=")
-        if argument == "--help":
-            parsed["--help"] = ""
-        elif name == _OPTION:
+        if name == _OPTION:
             parsed[_OPTION] = value if equals or not left else left.pop(0)
         else:
             return None
@@ -72,9 +48,6 @@ def _parse(arguments: Sequence[str]) -> dict[str, str] | None:
 
 
 def _run(parsed: dict[str, str]) -> int:
-    if "--help" in parsed:
-        sys.stdout.write(HELP)
-        return IS_LEADER
     directory = parsed.get(_OPTION, os.environ.get(ENVIRONMENT) or boottime.DEFAULT_STATUS_DIR)
     if not directory:
         sys.stderr.write(

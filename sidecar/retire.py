@@ -18,42 +18,25 @@ ENVIRONMENT = "LEADER_SIDECAR_STATUS_DIR"
 RETIRE, STEPPED_DOWN, DONE, LEFT = b"retire\n", b"stepped-down\n", b"done\n", b"left\n"
 _PATIENCE = 600.0
 
-HELP = f"""\
-Usage: leader-sidecar retire [--wait] [--status-dir DIR]
 
-  Step down in order and never stand again, as in a pod's preStop. The sidecar itself ends on
-  SIGTERM; until then it goes on answering, as a follower.
-
-  Example: leader-sidecar retire --wait
-
-Options:
-  --wait            return when the key has been given up, not when the outputs say follower
-  --status-dir DIR  where the sidecar keeps status.json
-                    [env: {ENVIRONMENT}; default: {boottime.DEFAULT_STATUS_DIR}]
-  --help            show this and exit
-
-Exit codes: 0 done, 1 no sidecar runs there or the key is left to end with its lease, 2 usage.
-"""
-
-
-def retire(arguments: Sequence[str]) -> int:
-    """Run the command; return its exit code."""
+def quick_retire(arguments: Sequence[str]) -> int | None:
+    """Run the command without click; None where its options need it (an error, or --help)."""
     directory = os.environ.get(ENVIRONMENT) or boottime.DEFAULT_STATUS_DIR
     wait = False
     left = list(arguments)
     while left:
-        argument = left.pop(0)
-        name, equals, value = argument.partition("=")
-        if argument == "--help":
-            sys.stdout.write(HELP)
-            return 0
-        if argument == "--wait":
+        name, equals, value = left.pop(0).partition("=")
+        if name == "--wait" and not equals:
             wait = True
         elif name == "--status-dir" and (equals or left):
             directory = value if equals else left.pop(0)
         else:
-            sys.stderr.write(f"retire: unknown or incomplete option {argument!r}; see --help\n")
-            return 2
+            return None
+    return retire(directory, wait=wait)
+
+
+def retire(directory: str, *, wait: bool) -> int:
+    """Have the sidecar of this status directory retire; return the exit code."""
     try:
         return _ask(directory, last=DONE if wait else STEPPED_DOWN)
     except OSError as exc:

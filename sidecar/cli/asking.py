@@ -58,7 +58,7 @@ def _was_typed(settings: dict[str, str]) -> bool:
 def check_command(
     own_id: str | None, status_directory: str | None, url: str | None, **arguments: str | None
 ) -> int:
-    r"""Exit 0 if this candidate leads at this moment, else 1.
+    """Exit 0 if this candidate leads at this moment, else 1.
 
     Asked of etcd (--endpoints, --election, --id), it tells who is first in the queue; whether that
     one still acts is known only to itself.
@@ -92,7 +92,7 @@ def status_command(
     url: str | None,
     **arguments: str | None,
 ) -> int:
-    r"""Show who leads, and what this candidate is.
+    """Show who leads, and what this candidate is.
 
     \b
     Example:
@@ -113,7 +113,7 @@ def status_command(
 @click.command("observe")
 @_source_options
 def observe_command(status_directory: str | None, url: str | None, **arguments: str | None) -> int:
-    r"""Print one line of JSON per change of the leader, the present one first.
+    """Print one line of JSON per change of the leader, the present one first.
 
     \b
     Example:

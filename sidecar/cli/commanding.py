@@ -26,7 +26,7 @@ REFUSED = 1
 @click.command("resign")
 @settings_options({Group.STORE})
 def resign_command(**arguments: str | None) -> int:
-    r"""Have the leader step down in order and queue again.
+    """Have the leader step down in order and queue again.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def resign_command(**arguments: str | None) -> int:
 @settings_options({Group.STORE})
 @click.option("--to", default="", metavar="ID", help="The candidate's id or key. [default: next]")
 def handover_command(to: str, **arguments: str | None) -> int:
-    r"""Have the leader hand over to a candidate, or to the next in the queue.
+    """Have the leader hand over to a candidate, or to the next in the queue.
 
     With --to it costs one delete per candidate that stands before that one, and each of these
     queues again. Candidates of other programs are never moved: with one of them before it, --to is
@@ -57,7 +57,7 @@ def handover_command(to: str, **arguments: str | None) -> int:
 @settings_options({Group.STORE})
 @click.option("--for", "duration", metavar="DURATION", help="End by itself after this time.")
 def pause_command(duration: str | None, **arguments: str | None) -> int:
-    r"""Let nobody lead until `resume`: the leader steps down, the others keep their places.
+    """Let nobody lead until `resume`: the leader steps down, the others keep their places.
 
     \b
     Example:
@@ -73,7 +73,7 @@ def pause_command(duration: str | None, **arguments: str | None) -> int:
 @click.command("resume")
 @settings_options({Group.STORE})
 def resume_command(**arguments: str | None) -> int:
-    r"""End a pause.
+    """End a pause.
 
     \b
     Example:

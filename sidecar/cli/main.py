@@ -21,7 +21,7 @@ from sidecar.errors import (
 DONE, REFUSED, USAGE, UNREACHABLE = 0, 1, 2, 3
 """Exit codes; see the epilogue of `--help`."""
 
-_HOMES = {
+COMMANDS = {
     "run": "sidecar.cli.running",
     "exec": "sidecar.cli.running",
     "check": "sidecar.cli.asking",
@@ -41,13 +41,13 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_HOMES)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in _HOMES:
+        if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(_HOMES[cmd_name])
+        module = importlib.import_module(COMMANDS[cmd_name])
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)  # noqa: S101 - the table above says so
         return command
@@ -60,7 +60,7 @@ class _Commands(click.Group):
 )
 @click.version_option(sidecar.__version__, prog_name="leader-sidecar")
 def group() -> None:
-    r"""Leader election in etcd for any program, as a container beside it.
+    """Leader election in etcd for any program, as a container beside it.
 
     \b
     Example, with an etcd on this machine:

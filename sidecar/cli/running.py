@@ -14,7 +14,7 @@ from sidecar.retire import retire
 @click.command("run")
 @settings_options()
 def run_command(**arguments: str | None) -> int:
-    r"""Stand in an election until told to stop; the sidecar's main process.
+    """Stand in an election until told to stop; the sidecar's main process.
 
     \b
     Example:
@@ -28,7 +28,7 @@ def run_command(**arguments: str | None) -> int:
 @settings_options()
 @click.argument("command", nargs=-1, required=True, metavar="-- CMD [ARG]...")
 def exec_command(command: Sequence[str], **arguments: str | None) -> int:
-    r"""Run CMD only while this candidate leads.
+    """Run CMD only while this candidate leads.
 
     CMD finds its term in the environment: LEADER_SIDECAR_LEADER_ID, LEADER_SIDECAR_TOKEN,
     LEADER_SIDECAR_KEY. On a step-down it gets SIGTERM, and SIGKILL before anybody else can lead;
@@ -42,15 +42,30 @@ def exec_command(command: Sequence[str], **arguments: str | None) -> int:
     return _run(given(arguments), tuple(command))
 
 
-@click.command(
-    "retire",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+@click.command("retire")
+@click.option("--wait", is_flag=True, help="Return when the key has been given up.")
+@click.option(
+    "--status-dir",
+    metavar="DIR",
+    envvar="LEADER_SIDECAR_STATUS_DIR",
+    default="/run/leader-sidecar",
+    show_default=True,
+    show_envvar=True,
+    help="Where the sidecar keeps status.json.",
 )
-@click.pass_context
-def retire_command(ctx: click.Context) -> int:
-    """Step down in order and never stand again, as in a pod's preStop."""
-    return retire(ctx.args)
+def retire_command(*, wait: bool, status_dir: str) -> int:
+    """Step down in order and never stand again, as in a pod's preStop.
+
+    Without --wait it returns when the outputs say follower. The sidecar itself ends on SIGTERM;
+    until then it goes on answering, as a follower.
+
+    Exit codes: 0 done; 1 no sidecar runs there, or the key is left to end with its lease; 2 usage.
+
+    \b
+    Example:
+      leader-sidecar retire --wait
+    """
+    return retire(status_dir, wait=wait)
 
 
 def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:

@@ -1,0 +1,1 @@
+"""The model of the election: TLC still finds what each rule prevents."""
