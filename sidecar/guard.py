@@ -54,10 +54,14 @@ class GuardHandle(NamedTuple):
     reports: int
 
 
-def spawn_guard() -> GuardHandle:
+def spawn_guard(*, keep_open: Sequence[int] = ()) -> GuardHandle:
     """Start the guard process. No event loop is needed; call it before grpc is imported.
 
     CMD will have the environment, the directory and the standard streams of this moment.
+
+    Args:
+        keep_open: descriptors that the guard and all it starts keep open. With a lock among them,
+            whoever gets that lock later knows that every one of them is dead.
 
     Raises:
         GuardLost: it cannot be started.
@@ -69,7 +73,7 @@ def spawn_guard() -> GuardHandle:
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own program
             [sys.executable, "-I", "-S", "-c", _PROGRAM, *arguments],
-            pass_fds=(commands_end, reports_end),
+            pass_fds=(commands_end, reports_end, *keep_open),
             # A group of its own: what is meant for ours, Ctrl-C or kill -9, must not reach it.
             process_group=0,
         )

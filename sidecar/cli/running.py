@@ -10,6 +10,9 @@ from sidecar.cli.options import given, settings_options
 from sidecar.errors import ConfigError
 from sidecar.retire import retire
 
+_PREDECESSOR = 10.0
+"""Seconds that `exec` waits for the command of a predecessor that was killed."""
+
 
 @click.command("run")
 @settings_options()
@@ -78,12 +81,13 @@ def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
 
     configure(settings.log_format, settings.log_level)
     directory = StatusDirectory(settings.status_dir)
-    directory.lock()
+    # A command of a predecessor holds the lock until it is dead, which it is in a moment.
+    lock = directory.lock(within=_PREDECESSOR if command else 0.0)
     guard = None
     if command:
         from sidecar.guard import spawn_guard  # noqa: PLC0415
 
-        guard = spawn_guard()
+        guard = spawn_guard(keep_open=[lock])
     from sidecar import app  # noqa: PLC0415
 
     try:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,37 +65,39 @@ class StatusDirectory:
         self._make()
         self._try_writing()
 
-    def lock(self) -> None:
-        """Take the directory for the life of this process; a second call does nothing.
+    def lock(self, *, within: float = 0.0) -> int:
+        """Take the directory for the life of this process; return the lock's descriptor.
 
-        The lock goes with the last process that inherited its descriptor, which is not passed on
-        to a new program.
+        The lock goes with the last process that has the descriptor open; it is passed on to a new
+        program only where asked for. A second call does nothing.
+
+        Args:
+            within: seconds to wait for a holder that is about to end.
 
         Raises:
             ConfigError: another sidecar has it.
         """
         if self._lock_fd is not None:
-            return
+            return self._lock_fd
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             fd = os.open(self.path / _LOCK, flags, 0o644)
         except OSError as error:
             raise self._refusal(f"{_LOCK} in it cannot be opened: {error.strerror}") from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _flock(fd, within):
             holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(fd)
             problem = (
                 f"--status-dir: another sidecar (pid {holder}) uses {self.path}; "
                 "give each sidecar a directory of its own"
             )
-            raise ConfigError([problem]) from error
+            raise ConfigError([problem])
         # Only for the message above: a full disk is no reason not to start.
         with contextlib.suppress(OSError):
             os.truncate(fd, 0)
             os.write(fd, f"{os.getpid()}\n".encode())
         self._lock_fd = fd
+        return fd
 
     def unlock(self) -> None:
         """Let another sidecar have the directory."""
@@ -258,3 +261,21 @@ def _write_all(fd: int, content: bytes) -> None:
     left = memoryview(content)
     while left:
         left = left[os.write(fd, left) :]
+
+
+def _flock(fd: int, within: float) -> bool:
+    """Take the lock; where it is held, wait in a thread, since nothing else bounds the call."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        taken = threading.Event()
+
+        def wait() -> None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                taken.set()
+
+        if within > 0:
+            threading.Thread(target=wait, name="lock", daemon=True).start()
+        return taken.wait(within)
+    return True
