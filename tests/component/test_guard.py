@@ -83,11 +83,9 @@ async def test_variables_are_added_to_the_environment(
     assert words(tmp_path / "out", 2) == ["8123", os.environ["HOME"]]
 
 
-async def test_arguments_that_are_not_utf8_and_long_ones_arrive(
-    guard: Guard, tmp_path: Path
-) -> None:
+async def test_arguments_that_are_not_utf8_arrive(guard: Guard, tmp_path: Path) -> None:
     program = "import os, sys; open(os.fsencode(sys.argv[1]), 'wb').write(os.fsencode(sys.argv[2]))"
-    odd = os.fsdecode(b"\xff\n") + "x" * 100_000  # more than a pipe holds
+    odd = os.fsdecode(b"\xff\n")
     await guard.launch(python(program, tmp_path / "out", odd), {}, in_an_hour())
     assert await guard.exited() == 0
     assert (tmp_path / "out").read_bytes() == os.fsencode(odd)
@@ -286,6 +284,21 @@ async def test_closing_kills_what_runs_and_ends_the_guard(tmp_path: Path) -> Non
     assert (state(pid), state(runaway), guard._process.returncode) == ("X", "X", 0)
     assert await guard.exited() == 128 + signal.SIGKILL
     await guard.reaped()
+
+
+async def test_a_guard_that_is_slow_to_read_gets_all_of_a_long_command(
+    guard: Guard, tmp_path: Path
+) -> None:
+    program = "import sys; open(sys.argv[1], 'w').write(f'{len(sys.argv[2])} ')"
+    argv = python(program, tmp_path / "out", "x" * 100_000)  # more than a pipe holds
+    os.kill(guard._process.pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as tasks:
+        tasks.create_task(guard.launch(argv, {}, in_an_hour()))
+        await asyncio.sleep(0)  # it has written what fits
+        assert guard._unsent
+        os.kill(guard._process.pid, signal.SIGCONT)
+    assert await guard.exited() == 0
+    assert words(tmp_path / "out") == ["100000"]
 
 
 async def test_a_cancelled_launch_leaves_nothing_running(guard: Guard, tmp_path: Path) -> None:
