@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar import health
 from sidecar.core.codec import Proposal
-from sidecar.core.health import HealthGate
+from sidecar.core.health import Health, HealthGate
 from sidecar.core.state import Reason
 from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
@@ -125,6 +125,7 @@ class Sidecar:
             etcd, config, keeper=self._keeper, clock=self._clock, meter=self._metrics, state=feed
         )
         self._former = _former(settings, directory)
+        self._may_resume = command is None
         self._status = StatusFile(directory, feed, self._clock, errors)
         self._log = LeaderLog(feed, self._clock, self._candidate.history)
         endpoints = Endpoints(
@@ -147,6 +148,7 @@ class Sidecar:
             http=settings.health_http, command=settings.health_exec, tcp=settings.health_tcp
         )
         self._keeper.add_believer(self._status.settle)
+        self._is_told_to_stop = False
         self._program: Program | None = None
         if command is not None:
             self._program = Program(
@@ -159,6 +161,8 @@ class Sidecar:
         # A status file of a predecessor may still be true; until that is decided it stays.
         if self._former is None or self._program is not None:
             await self._status.write_initial()
+        if self._probe is not None and self._health_at_start is not Health.HEALTHY:
+            self._candidate.stand_back()
         async with self._etcd, Background() as outputs:
             self._catch_signals()
             outputs.start(self._http.run(), name="http")
@@ -176,6 +180,12 @@ class Sidecar:
             return self._program.exit_code
         return 0 if self._candidate.given_back else 1
 
+    @property
+    def _health_at_start(self) -> Health:
+        """A predecessor that led a moment ago was healthy; who starts anew has to show it."""
+        resumes = self._former is not None and self._may_resume
+        return Health.HEALTHY if resumes else Health.NEVER_HEALTHY
+
     async def _campaign(self) -> None:
         """Check the election's name as soon as the store answers, then stand until stopped."""
         backoff = Backoff(random.SystemRandom())
@@ -187,7 +197,7 @@ class Sidecar:
                 await backoff.wait()
             else:
                 break
-        await self._candidate.run(former=self._former, may_resume=self._program is None)
+        await self._candidate.run(former=self._former, may_resume=self._may_resume)
 
     async def _write_status(self) -> None:
         await self._candidate.decided.wait()
@@ -195,9 +205,8 @@ class Sidecar:
 
     async def _follow_health(self, probe: health.Probe) -> None:
         settings = self._settings
-        self._candidate.stand_back()
         await health.run(
-            HealthGate(settings.health_failures),
+            HealthGate(settings.health_failures, self._health_at_start),
             probe,
             interval=settings.health_interval,
             clock=self._clock,
@@ -229,6 +238,9 @@ class Sidecar:
 
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping signal=%s", number.name)
+        if self._candidate.is_ending and self._is_told_to_stop:
+            self._candidate.hurry()
+        self._is_told_to_stop = True
         if self._program is not None and number is signal.SIGINT:
             self._program.signal(number)
         self._candidate.stop()

@@ -50,6 +50,10 @@ def handover_command(to: str, **arguments: str | None) -> int:
       leader-sidecar handover --to master-3 --election /resources/election \\
         --endpoints http://127.0.0.1:2379
     """
+    try:
+        to.encode()
+    except UnicodeEncodeError as exc:
+        raise ConfigError([f"--to: {to!r} is not valid UTF-8; give an id or a key"]) from exc
     return _tell_leader(_carry_out(arguments, lambda commands: commands.handover(to)))
 
 

@@ -72,7 +72,10 @@ def _live(ttl: float, port: int) -> int:
     from sidecar.demo.runner import run_live  # noqa: PLC0415 - --help need not wait for it
 
     click.echo("starting an etcd and three sidecars ...")
-    broken = run_live(ttl, port)
-    for promise in broken:
+    ledger = run_live(ttl, port)
+    for promise in ledger.broken:
         click.echo(f"broken: {promise}", err=True)
-    return _BROKEN if broken else _AS_PROMISED
+    if ledger.broken:
+        return _BROKEN
+    click.echo(f"{ledger.terms} terms; in {ledger.looks} looks never two leaders")
+    return _AS_PROMISED

@@ -16,6 +16,7 @@ VALUE_LIMIT = 16 * 1024
 """Bytes of a candidate's value that are looked at; of a larger one only the place is kept."""
 
 _FOREIGN_NAME_LIMIT = 200
+_LONGEST_INT = 20
 DEFAULT_PRIORITY = 100
 
 
@@ -90,7 +91,9 @@ def encode_request(request: Request) -> bytes:
 def decode_request(value: bytes, lease: int) -> Request | None:
     """Return the command in a request's value, or None when there is none that we know."""
     match _decode(value):
-        case {"action": "resign" | "handover" as action, "token": int(token), "to": str(to)}:
+        case {"action": "resign" | "handover" as action, "token": int(token), "to": str(to)} if (
+            _is_utf8(to)
+        ):
             return Request(Action(action), token, to, lease)
         case _:
             return None
@@ -154,7 +157,7 @@ def decode_term(value: bytes) -> TermRecord | None:
     """Return the term in a history value, or None when it is not one of ours."""
     fields = _decode(value) or {}
     match fields:
-        case {"token": int(token), "id": str(id_), "from": int() | float() as since}:
+        case {"token": int(token), "id": str(id_), "from": int() | float() as since} if token > 0:
             until = fields.get("until")
             return TermRecord(
                 token,
@@ -176,10 +179,25 @@ def _decode(value: bytes) -> dict[str, Any] | None:
     if len(value) > VALUE_LIMIT:
         return None
     try:
-        fields = json.loads(value)
+        # No whole number too large to become a float: it would not be ours.
+        fields = json.loads(value, parse_int=_small_int)
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) and fields.get("v") == VERSION else None
+
+
+def _small_int(text: str) -> int:
+    if len(text) > _LONGEST_INT:
+        raise ValueError("the number is too large")
+    return int(text)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _printable(value: bytes) -> str:

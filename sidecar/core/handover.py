@@ -38,8 +38,13 @@ class HandoverPlan:
     last: tuple[Entry, ...] = ()
 
 
-def plan_handover(replica: QueueReplica, own_key: bytes, to: str) -> HandoverPlan:
-    """Plan the handover from the first in the queue to a candidate's id or key ("": the next).
+def plan_handover(replica: QueueReplica, own_key: bytes, to: str | bytes) -> HandoverPlan:
+    """Plan the handover from the first in the queue.
+
+    Args:
+        replica: the queue.
+        own_key: the key of the candidate that hands over.
+        to: the next one's id or key, or as bytes its key; "" for the next in the queue.
 
     Raises:
         Refused: nobody to hand over to, an ambiguous id, a foreign key in between, or the own
@@ -93,8 +98,9 @@ def _next(waiters: tuple[Entry, ...]) -> Entry:
     return waiters[0]
 
 
-def _named(entries: tuple[Entry, ...], own_key: bytes, to: str) -> Entry:
-    by_key = [entry for entry in entries if entry.key == to.encode()]
+def _named(entries: tuple[Entry, ...], own_key: bytes, to: str | bytes) -> Entry:
+    key = to if isinstance(to, bytes) else to.encode(errors="replace")
+    by_key = [entry for entry in entries if entry.key == key]
     found = by_key or [entry for entry in entries if entry.proposal.id == to]
     if not found:
         standing = ", ".join(entry.proposal.id for entry in entries[1:]) or "nobody"

@@ -24,6 +24,7 @@ NEVER = float("-inf")
 
 _LEAST_MARGIN = 0.2
 _LEAST_TRY = 0.25
+_LATE_TRY = 1.0
 _RENEWALS_PER_TTL = 5
 _TRIES_PER_TTL = 8
 
@@ -55,9 +56,11 @@ class Timing:
 
     @classmethod
     def granted(cls, ttl: float, margin: float | None) -> Timing:
-        """Take what the store granted; a margin too small for it grows to the least one."""
+        """Take what the store granted; a margin that does not go with it becomes the least one."""
         least = least_margin(ttl)
-        return cls(ttl, least if margin is None else max(margin, least))
+        if margin is None or not least <= margin < ttl:
+            return cls(ttl, least)
+        return cls(ttl, margin)
 
     @property
     def renew_every(self) -> float:
@@ -71,7 +74,10 @@ class Timing:
     def try_limit(self, time_left: float, endpoints_left: int) -> float:
         """Return how long (seconds) one try of a renewal may last.
 
-        A silent endpoint must not eat the time that the others would need to answer in.
+        A silent endpoint must not eat the time that the others would need to answer in. Where no
+        time is left there is none to save, and a slow store is given the time to answer at all.
         """
+        if time_left <= 0:
+            return max(self.ttl / _TRIES_PER_TTL, _LATE_TRY)
         fair_share = time_left / max(endpoints_left, 1)
         return max(min(self.ttl / _TRIES_PER_TTL, fair_share), _LEAST_TRY)

@@ -12,7 +12,7 @@ queue shows a first that never was one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from sidecar.core.codec import (
@@ -84,6 +84,18 @@ class QueueReplica:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def agrees_with(self, found: Mapping[bytes, KeyValue | None]) -> bool:
+        """Whether single keys, as a linearizable read has shown them, are as they are here."""
+        for key, kv in found.items():
+            if key == self.layout.pause:
+                if (kv is not None) != self.is_paused:
+                    return False
+            else:
+                entry = self._entries.get(key)
+                if (entry.token if entry else 0) != (kv.create_revision if kv else 0):
+                    return False
+        return True
 
     def replace(self, header: Header, kvs: Iterable[KeyValue]) -> None:
         """Forget everything and take one read of the whole range instead."""

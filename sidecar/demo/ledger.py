@@ -1,7 +1,7 @@
 """Who acted when, and whether that was as promised; pure: no clock, no files.
 
-**How a gap is measured.** An interval of leadership begins when the sidecar says it does (`since` in
-its status file, whole milliseconds of the wall clock) and ends when it says it stepped down. One
+**How a gap is measured.** An interval of leadership begins when the sidecar says it does (`since`
+in its status file, whole milliseconds of the wall clock) and ends when it says it stepped down. One
 that died, was frozen or lost etcd can say nothing: its interval ends at the `valid_until_boottime`
 that it wrote last, as until then a program beside it may believe it. The wall clock's stamps are
 turned into CLOCK_BOOTTIME at the moment when they are read; a stamp that cannot be true, and a term
@@ -52,6 +52,8 @@ class Interval:
     gap: float = 0.0
     """Seconds for which nobody led before it."""
     end: float | None = None
+    why: str = ""
+    """Why it ended, in the sidecar's words."""
     goes_on: bool = False
     """Whether it is a term that was suspended before."""
 
@@ -66,9 +68,9 @@ class Ledger:
     _open: dict[str, Interval] = field(default_factory=dict)
 
     @property
-    def last(self) -> Interval | None:
-        """The latest interval; it may have ended."""
-        return self.intervals[-1] if self.intervals else None
+    def terms(self) -> int:
+        """How many terms were seen."""
+        return len({interval.token for interval in self.intervals})
 
     @property
     def last_end(self) -> float | None:
@@ -100,7 +102,7 @@ class Ledger:
             self._break(f"two led at once: {names}")
 
     def _close(self, interval: Interval, view: View, now: float) -> None:
-        interval.end = min(interval.deadline, now)
+        interval.end, interval.why = min(interval.deadline, now), view.reason
         since = view.since
         told = since is not None and interval.start <= since and view.reason != "deadline_passed"
         if told and since is not None:

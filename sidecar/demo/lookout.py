@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sidecar import boottime
@@ -43,11 +43,12 @@ class Lookout:
     async def look(self) -> None:
         """Read all files now."""
         views = self._read()
-        if sum(view.leads for view in views) > 1:
-            # One may have stepped down and another begun between two reads. Only what is still
-            # so when everything is read again was true at one moment.
-            again = self._read()
-            views = again
+        # One may have stepped down and another begun between two reads. Only what is still so when
+        # everything is read again was true at one moment.
+        while len(leading := _leading(views)) > 1:
+            views = self._read()
+            if _leading(views) == leading:
+                break
         self._ledger.note(views, self._clock.now())
         self.views = {view.id: view for view in views}
         async with self._looked:
@@ -91,6 +92,10 @@ async def _wake_on_change(folder: Path, wake: asyncio.Event) -> None:
     while True:
         await leadership.changed()
         wake.set()
+
+
+def _leading(views: Sequence[View]) -> set[tuple[str, int]]:
+    return {(view.id, view.token) for view in views if view.leads}
 
 
 def _number(document: dict[str, object], name: str) -> int:

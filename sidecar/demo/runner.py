@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from sidecar.demo.ledger import Ledger
 from sidecar.demo.script import Script
 from sidecar.demo.world import World, world
 from sidecar.errors import SidecarError
@@ -39,8 +40,8 @@ def run_script(ttl: float, port: int, say: Callable[[str], None]) -> bool:
     return done or False
 
 
-def run_live(ttl: float, port: int) -> list[str]:
-    """Show it in the terminal until the user has enough; return the promises that were broken.
+def run_live(ttl: float, port: int) -> Ledger:
+    """Show it in the terminal until the user has enough; return what was seen.
 
     Raises:
         ConfigError: there is no etcd, or the port is taken.
@@ -48,17 +49,16 @@ def run_live(ttl: float, port: int) -> list[str]:
     """
     from sidecar.demo.live import Live  # noqa: PLC0415 - needs rich, which the script does not
 
-    broken: list[str] = []
+    ledger = Ledger()
 
     async def play(world: World) -> bool:
-        try:
-            await Live(world).run()
-        finally:
-            broken.extend(world.ledger.broken)
+        nonlocal ledger
+        ledger = world.ledger
+        await Live(world).run()
         return True
 
     asyncio.run(_run(ttl, port, play))
-    return broken
+    return ledger
 
 
 async def _run(ttl: float, port: int, play: Callable[[World], Awaitable[bool]]) -> bool | None:
@@ -78,10 +78,10 @@ async def _run(ttl: float, port: int, play: Callable[[World], Awaitable[bool]]) 
                 result = await play(made)
                 watch.cancel()
                 look.cancel()
-    except* _Interrupted:
+    except BaseExceptionGroup as group:
+        if group.subgroup(_Interrupted) is None:
+            raise _leaf(group) from group
         result = None
-    except* SidecarError as errors:
-        raise _first(errors) from None
     return result
 
 
@@ -90,6 +90,9 @@ async def _interrupt(interrupted: asyncio.Event) -> None:
     raise _Interrupted
 
 
-def _first(group: BaseExceptionGroup[SidecarError]) -> SidecarError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+def _leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what the caller can handle, of the things that went wrong, or else everything."""
+    found: BaseException | None = group.subgroup((SidecarError, BrokenPipeError))
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found or group

@@ -73,29 +73,35 @@ class Script:
 
     async def _restart(self) -> str:
         for _ in range(_RESTARTS):
-            world, old = self._world, self._leader()
-            killed_at, before = world.clock.now(), len(world.ledger.intervals)
-            child = world.candidates[old.id].child
-            await child.kill()
-            child.start()
-            await world.until(
-                lambda: self._is_back(old) or world.interval_after(old.token),
-                world.ttl + SLOW_MACHINE,
-                f"{old.id}, killed and started again at once, goes on",
-            )
-            took = world.clock.now() - killed_at
-            await self._settle()
-            if world.interval_after(old.token) is None:
-                # Without a break unless it came back after the deadline, in the margin's time.
-                gap = sum(i.gap for i in world.ledger.intervals[before:])
-                return (
-                    f"{old.id} killed and started again at once; resumed its term after "
-                    f"{took * 1000:.0f} ms, token still {old.token}: no leader change; "
-                    f"{_nobody(gap)}"
-                )
+            text = await self._restart_once(self._leader())
+            if text:
+                return text
         raise PromiseBroken(
             "who restarts at once resumes its term, but another one led "
             f"{_RESTARTS} times in {_RESTARTS}"
+        )
+
+    async def _restart_once(self, old: View) -> str:
+        """Return what happened, "" if another one leads: the machine took a lease's time."""
+        world = self._world
+        killed_at, before = world.clock.now(), len(world.ledger.intervals)
+        child = world.candidates[old.id].child
+        await child.kill()
+        child.start()
+        await world.until(
+            lambda: self._is_back(old) or world.interval_after(old.token),
+            world.ttl + SLOW_MACHINE,
+            f"{old.id}, killed and started again at once, goes on",
+        )
+        took = (world.clock.now() - killed_at) * 1000
+        await self._settle()
+        if world.interval_after(old.token) is not None:
+            return ""
+        # No break at all, unless it came back between its deadline and its lease's end.
+        gap = sum(interval.gap for interval in world.ledger.intervals[before:])
+        return (
+            f"{old.id} killed and started again at once; resumed its term after {took:.0f} ms, "
+            f"token still {old.token}: no leader change; {_nobody(gap)}"
         )
 
     def _is_back(self, old: View) -> bool:
@@ -183,10 +189,9 @@ class Script:
     async def _judge(self) -> str:
         ledger = self._world.ledger
         terms = await self._world.check_history()
-        tokens = len({interval.token for interval in ledger.intervals})
         return (
-            f"{tokens} terms seen, {terms} in /history; in {ledger.looks} looks at three status "
-            "files never two leaders, and tokens only grew"
+            f"{ledger.terms} terms seen, {terms} in /history; in {ledger.looks} looks at three "
+            "status files never two leaders, and tokens only grew"
         )
 
     async def _failover(self, old: View, since: float, what: str) -> tuple[Interval, float]:

@@ -32,4 +32,4 @@ async def get(port: int, path: str) -> tuple[int, bytes]:
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), body
     except (OSError, TimeoutError, ValueError, IndexError) as exc:
-        raise NoAnswer(f"port {port} does not answer {path}: {exc or 'in time'}") from exc
+        raise NoAnswer(f"port {port} does not answer {path}: {str(exc) or 'in time'}") from exc

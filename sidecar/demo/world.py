@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from sidecar.demo.child import Child
 from sidecar.demo.etcd import Etcd, find_etcd
-from sidecar.demo.ledger import STAMP, Interval, Ledger, View
+from sidecar.demo.ledger import Interval, Ledger, View
 from sidecar.demo.lookout import Lookout
 from sidecar.demo.ports import LOOPBACK, ReservedPort
 from sidecar.demo.web import get
@@ -152,7 +153,7 @@ class World:
         """
         _, body = await get(next(iter(self.candidates.values())).port, "/history")
         terms = json.loads(body)
-        for old, new in zip(terms, terms[1:], strict=False):
+        for old, new in itertools.pairwise(terms):
             if old["token"] >= new["token"]:
                 raise PromiseBroken(f"tokens only grow, but /history has {old} before {new}")
             # Stamps of one form, so they compare as texts.

@@ -60,6 +60,8 @@ log = logging.getLogger(__name__)
 
 _PRIORITY_CHECK = 1.0
 _ANSWER_LIMIT = 1.0
+_HOLDS_NO_KEY = (Phase.OUT, Phase.CAMPAIGNING)
+
 _TURNS_WITHIN = 15.0
 """Seconds without the end of any call after which the loops count as stuck, at the least."""
 
@@ -194,12 +196,15 @@ class Candidate:
         self._wake()
 
     def stop(self) -> None:
-        """Step down in order and let `run` return; a second call skips the drain time."""
-        if self.is_ending:
-            self._skip_drain.set()
+        """Step down in order and let `run` return."""
         self._stop = self._stop or Reason.SHUTDOWN
         self.is_ending = True
         self._keep_key = False
+        self._wake()
+
+    def hurry(self) -> None:
+        """Skip what is left of the drain time."""
+        self._skip_drain.set()
         self._wake()
 
     # --- its life -------------------------------------------------------------------------
@@ -217,9 +222,10 @@ class Candidate:
             tasks.start(self._chronicle(), name="candidate-history")
             if self.config.proposal.priority == 0:
                 self.decided.set()
+                await self._until(lambda: self._stop is not None)
             else:
                 await self._stand_until_stopped(former, may_resume=may_resume)
-                self.left.set()
+            self.left.set()
             await self._until(lambda: self.is_ending)
         self._reason = self._stop or self._reason
         self._tell()
@@ -240,7 +246,7 @@ class Candidate:
                 backoff.reset()
             except SessionLost:
                 self._wake()
-            except CoordinatorError as exc:
+            except SidecarError as exc:
                 self.contact.failed("campaign", exc)
                 await self._while_wanted(backoff.wait())
 
@@ -270,11 +276,13 @@ class Candidate:
                 async with election:
                     try:
                         await serve(election)
-                        await session.close(within=_LAST_WORDS)
+                        if not await session.close(within=_LAST_WORDS):
+                            self.given_back = False
                         session.orphan()  # where the store did not answer, the lease ends alone
                     except BaseException:
-                        # Whatever went wrong: the key is not given up out of order.
-                        if election.phase not in (Phase.OUT, Phase.CAMPAIGNING):
+                        # Whatever went wrong: no key is given up out of order, neither the own
+                        # one nor that of a predecessor whose status may still be believed.
+                        if session.is_taken_up or election.phase not in _HOLDS_NO_KEY:
                             session.orphan()
                         raise
             finally:
@@ -283,12 +291,15 @@ class Candidate:
 
     async def _resume(self, standing: Standing, *, may_resume: bool) -> None:
         """Take up the old candidacy and serve on, or make sure that its lease ends."""
-        with contextlib.suppress(SessionLost):
+        try:
             await self._on_session(
                 self._session(standing),
                 lambda election: self._take_up(election, standing, may_resume=may_resume),
             )
-        self.decided.set()
+        except SessionLost:
+            self._wake()
+        except SidecarError as exc:
+            self.contact.failed("campaign", exc)
 
     async def _take_up(self, election: Election, standing: Standing, *, may_resume: bool) -> None:
         replica = self.observer.replica
@@ -299,10 +310,12 @@ class Candidate:
                 same = replica.cluster_id == standing.cluster_id
                 if may_resume and same and self._stop is None:
                     self._resumed_token = standing.token
-                    taken = await election.resume(standing.key, standing.token)
-        except TimeoutError:
-            election.session.orphan()  # no answer: by now the lease has ended, or will
-        if taken:
+                    taken = await self._while_wanted(self._resume_key(election, standing))
+        except (TimeoutError, CoordinatorError) as exc:
+            # No answer, or a no: by now the lease has ended, or will.
+            log.warning("former term not resumed error=%s", str(exc) or "no answer in time")
+            election.session.orphan()
+        if taken and election.phase is Phase.STANDING:
             self._tell()
             self.decided.set()
             await self._serve(election)
@@ -313,6 +326,13 @@ class Candidate:
         await self._keeper.settle()
         if not await self._keeper.forget():
             election.session.orphan()
+
+    async def _resume_key(self, election: Election, standing: Standing) -> None:
+        if await election.resume(standing.key, standing.token):
+            entry = election.entry
+            if entry is None or entry.proposal != self.config.proposal:
+                with contextlib.suppress(CoordinatorError, NotLeader):
+                    await election.proclaim(encode_proposal(self.config.proposal))
 
     async def _serve(self, election: Election) -> None:
         """Stand, and do what comes up, until the session is lost or nobody wants to stand."""
@@ -365,7 +385,9 @@ class Candidate:
         pinned: Entry | None = None,
     ) -> None:
         """Step down in order, and give the key up."""
-        was_leading = election.is_leader()
+        now = self._clock.now()
+        # Not is_leader(): a pause, which ends the acting by itself, is a reason to drain as well.
+        was_leading = self._has_led(election) and now < election.deadline
         has_led = self._has_led(election)
         token = election.rev
         self._reason = reason
@@ -397,14 +419,17 @@ class Candidate:
     async def _drain(self, election: Election) -> None:
         """Let the drain time pass, as long as the key is safe and nobody is in a hurry."""
         await self._until(lambda: not self._keep_key or election.phase is not Phase.STOPPING)
-        left = min(self.config.drain, election.session.deadline - self._clock.now())
-        if left <= 0:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(left):
-                await self._until(
-                    lambda: self._skip_drain.is_set() or election.phase is not Phase.STOPPING
-                )
+        ends_at = self._clock.now() + self.config.drain
+        while not (self._skip_drain.is_set() or election.phase is not Phase.STOPPING):
+            # Renewals go on meanwhile and move the session's deadline, so it is read each time.
+            left = min(ends_at, election.session.deadline) - self._clock.now()
+            if left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._until(
+                        lambda: self._skip_drain.is_set() or election.phase is not Phase.STOPPING
+                    )
 
     def _epilogue(self, reason: Reason, pinned: Entry | None) -> tuple[Put, ...]:
         puts: list[Put] = []

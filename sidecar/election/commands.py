@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator, Callable
 
 from sidecar.core import transactions
 from sidecar.core.codec import VERSION, Action, Request
+from sidecar.core.keys import Layout
 from sidecar.core.queue import Entry
 from sidecar.core.state import Leader
 from sidecar.core.store import Delete, Guard, Put, Txn
 from sidecar.election.observer import Observer, leader_of
 from sidecar.election.ports import Clock, Coordinator, SystemClock
-from sidecar.errors import LeaseExists, NoLeader, Refused, Unavailable
+from sidecar.errors import CoordinatorError, LeaseExists, NoLeader, Refused, Unavailable
 
 _ASKER_TTL = 30.0
 _CALL_LIMIT = 2.0
@@ -52,8 +53,7 @@ class Commands:
         self._within = within
         self._clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
-        self._observer = Observer(coordinator, name, clock=self._clock, rng=self._rng)
-        self._layout = self._observer.layout
+        self._layout = Layout(name)
 
     async def resign(self) -> Leader | None:
         """Have the leader resign and queue again; return who leads then (None: nobody).
@@ -84,9 +84,8 @@ class Commands:
             Refused: another program stands in the election, which knows nothing of pauses.
             Unavailable: the store, or the leader, did not answer in time.
         """
-        async with self._observer, self._bounded("pause"):
-            await self._observer.synced()
-            replica = self._observer.replica
+        async with self._watching() as observer, self._bounded("pause", observer):
+            replica = observer.replica
             foreign = next((e for e in replica.entries if e.proposal.is_foreign), None)
             if foreign is not None:
                 raise Refused(
@@ -99,8 +98,14 @@ class Commands:
             pause = self._layout.pause
             txn = Txn(guards=(Guard(pause, 0),), then=(Put(pause, value, lease),))
             reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
+            if not reply.succeeded and lease:
+                await self._revoke(lease)
             if first is not None and reply.succeeded:
-                await self._until(lambda: self._is_gone(first) or not replica.is_paused)
+                done = reply.header.revision
+                await self._until(observer, lambda: replica.revision >= done)
+                await self._until(
+                    observer, lambda: _is_gone(observer, first) or not replica.is_paused
+                )
             return reply.succeeded
 
     async def resume(self) -> bool:
@@ -109,16 +114,15 @@ class Commands:
         Raises:
             Unavailable: the store did not answer in time.
         """
-        async with self._bounded("resume"):
+        async with self._bounded("resume", None):
             pause = self._layout.pause
             txn = Txn(guards=(Guard(pause, 0),), otherwise=(Delete(pause),))
             reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
             return not reply.succeeded
 
     async def _ask(self, action: Action, to: str) -> Leader | None:
-        async with self._observer, self._bounded(action.value):
-            await self._observer.synced()
-            first = self._observer.replica.first
+        async with self._watching() as observer, self._bounded(action.value, observer):
+            first = observer.replica.first
             if first is None:
                 raise NoLeader(f"nobody stands in {self._layout.name}")
             if first.proposal.is_foreign:
@@ -128,27 +132,26 @@ class Commands:
                 )
             lease = await self._grant(_ASKER_TTL)
             try:
-                return await self._ask_leader(first, Request(action, first.token, to, lease))
+                request = Request(action, first.token, to, lease)
+                return await self._ask_leader(observer, first, request)
             finally:
-                await self._coordinator.revoke(lease, timeout=_CALL_LIMIT)
+                await self._revoke(lease)
 
-    async def _ask_leader(self, first: Entry, request: Request) -> Leader | None:
+    async def _ask_leader(
+        self, observer: Observer, first: Entry, request: Request
+    ) -> Leader | None:
         nonce = f"{self._rng.getrandbits(_NONCE_BITS):016x}"
-        answers = self._observer.replica
+        answers = observer.replica
         txn = transactions.ask(self._layout, nonce, first.key, request)
         reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
         if not reply.succeeded:
             raise Refused(f"{first.proposal.id!r} does not lead any more; look and ask again")
-        await self._until(lambda: nonce in answers.answers or self._is_gone(first))
+        await self._until(observer, lambda: nonce in answers.answers or _is_gone(observer, first))
         answer = answers.answers.get(nonce)
         if answer is not None and not answer.accepted:
             raise Refused(answer.reason)
-        await self._until(lambda: self._is_gone(first))
-        return leader_of(self._observer.replica.first)
-
-    def _is_gone(self, entry: Entry) -> bool:
-        standing = self._observer.replica.find(entry.key)
-        return standing is None or standing.token != entry.token
+        await self._until(observer, lambda: _is_gone(observer, first))
+        return leader_of(observer.replica.first)
 
     async def _grant(self, ttl: float) -> int:
         while True:
@@ -159,9 +162,22 @@ class Commands:
                 continue
             return lease
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
+    async def _revoke(self, lease: int) -> None:
+        # It ends by itself in half a minute; what was done is done.
+        with contextlib.suppress(CoordinatorError):
+            await self._coordinator.revoke(lease, timeout=_CALL_LIMIT)
+
+    @contextlib.asynccontextmanager
+    async def _watching(self) -> AsyncIterator[Observer]:
+        name = self._layout.name
+        async with Observer(self._coordinator, name, clock=self._clock, rng=self._rng) as observer:
+            async with self._bounded("the command", observer):
+                await observer.synced()
+            yield observer
+
+    async def _until(self, observer: Observer, condition: Callable[[], bool]) -> None:
         changed = asyncio.Event()
-        unlisten = self._observer.listen(changed.set)
+        unlisten = observer.listen(changed.set)
         try:
             while not condition():
                 changed.clear()
@@ -170,9 +186,16 @@ class Commands:
             unlisten()
 
     @contextlib.asynccontextmanager
-    async def _bounded(self, what: str) -> AsyncIterator[None]:
+    async def _bounded(self, what: str, observer: Observer | None) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._within):
                 yield
         except TimeoutError as exc:
-            raise Unavailable(f"{what} was not carried out within {self._within:g} s") from exc
+            why = observer.trouble if observer is not None else ""
+            said = f"{what} was not carried out within {self._within:g} s"
+            raise Unavailable(f"{said}: {why}" if why else said) from exc
+
+
+def _is_gone(observer: Observer, entry: Entry) -> bool:
+    standing = observer.replica.find(entry.key)
+    return standing is None or standing.token != entry.token

@@ -9,6 +9,7 @@ whether one leads is asked of the clock each time. What may be done in which pha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Self
 from sidecar.core import transactions
 from sidecar.core.candidacy import Candidacy, Phase, Step, has_lost_key, holds_first, may_act
 from sidecar.core.codec import decode_proposal
-from sidecar.core.handover import plan_handover
+from sidecar.core.handover import HandoverPlan, plan_handover
 from sidecar.core.lease import NEVER
 from sidecar.core.queue import Entry
 from sidecar.core.state import Leader, Reason
@@ -40,6 +41,7 @@ from sidecar.errors import (
 log = logging.getLogger(__name__)
 
 _MOVE_TRIES = 3
+_ASK_AGAIN_TTLS = 10
 
 
 class Election:
@@ -241,6 +243,7 @@ class Election:
                 await self.proclaim(self._value)
             return True
         await self._delete(own)
+        self.session.raise_if_lost()
         self._candidacy = self._candidacy.after(Step.REFUSED)
         return await self._try_to_stand()
 
@@ -263,6 +266,7 @@ class Election:
         self.session.raise_if_lost()
         wanted = key.encode()
         found = await self._read(wanted)
+        self.session.raise_if_lost()
         if found is None or (found.create_revision, found.lease) != (rev, self.session.lease):
             return False
         self._value = found.value
@@ -276,6 +280,7 @@ class Election:
                 or self.observer.replica.is_paused
             )
         )
+        self.session.raise_if_lost()
         return self.phase is Phase.STANDING
 
     async def proclaim(self, value: bytes | str) -> None:
@@ -358,14 +363,20 @@ class Election:
                 moved = moved and reply.succeeded
                 if not moved:
                     break
-                await self.until(
-                    lambda done=reply.header.revision: (  # type: ignore[misc]
-                        self.observer.replica.revision >= done or not self.is_leader()
-                    )
-                )
+                await self._until_seen(reply.header.revision)
             if moved:
                 return plan.target
         raise Refused("the queue changed three times while it was being cleared; try again")
+
+    async def _until_seen(self, revision: int) -> None:
+        """Wait until the replica has what was done at `revision`, or cannot any more."""
+        try:
+            async with asyncio.timeout(self.session.call_limit):
+                await self.until(
+                    lambda: self.observer.replica.revision >= revision or not self.is_leader()
+                )
+        except TimeoutError as exc:
+            raise Unavailable("the watch does not show what was done") from exc
 
     async def hand_over(self, target: Entry, *, epilogue: Sequence[Put] = ()) -> bool:
         """Give the key up so that `target` is next; if that is refused, resign plainly.
@@ -373,16 +384,16 @@ class Election:
         Returns:
             Whether the target got it; False: the key was given up to whoever is next.
         """
-        own = self.entry
-        if self.phase in (Phase.OUT, Phase.CAMPAIGNING) or own is None:
+        if self.phase in (Phase.OUT, Phase.CAMPAIGNING):
             return False
-        resign = transactions.give_up(own.key, own.token)
-        try:
-            plan = plan_handover(self.observer.replica, own.key, target.key.decode())
-        except Refused:
-            plan = None
-        if plan is None or plan.batches or plan.target.token != target.token:
-            await self._give_up(transactions.give_up(own.key, own.token, epilogue), plain=resign)
+        own = self.entry
+        key, token = self._candidacy.key, self._candidacy.token
+        resign = transactions.give_up(key, token)
+        plan: HandoverPlan | None = None
+        with contextlib.suppress(Refused):
+            plan = plan_handover(self.observer.replica, key, target.key)
+        if own is None or plan is None or plan.batches or plan.target.token != target.token:
+            await self._give_up(transactions.give_up(key, token, epilogue), plain=resign)
             return False
         txn = transactions.hand_over(own, plan.last, plan.target, epilogue)
         return await self._give_up(txn, plain=resign)
@@ -472,11 +483,7 @@ class Election:
         if read is None:
             return
         found = {key: (kvs[0] if kvs else None) for key, kvs in zip(keys, read.ranges, strict=True)}
-        first = self.observer.replica.first
-        if first is not None and first.key in found:
-            shown = found[first.key]
-            if shown is None or shown.create_revision != first.token:
-                self.observer.doubt(first, read.header.revision)
+        self.observer.compare(found, read.header.revision)
         own = self._candidacy
         if not own.token or own.token != self._asked_token:
             return  # the read was sent for another candidacy than the present one
@@ -551,17 +558,22 @@ class Election:
         unanswered = False
         while True:
             try:
-                return await self._call(txn)
+                reply = await self._call(txn)
             except LeaseNotFound:
                 self.session.lose(EXPIRED)
             except Unavailable as exc:
                 unanswered = True
                 self.session.contact.failed(what, exc)
             except Rejected as exc:
+                self.session.raise_if_lost()
                 if not unanswered:
                     self._candidacy = self._candidacy.after(Step.REFUSED)
                     raise
                 self.session.contact.failed(what, exc)
+            else:
+                # The answer may come after the lease has ended: then it says nothing any more.
+                self.session.raise_if_lost()
+                return reply
             self.session.raise_if_lost()
             await backoff.wait()
             self.session.raise_if_lost()
@@ -588,12 +600,15 @@ class Election:
 
     async def _until_unpaused(self) -> None:
         replica = self.observer.replica
-        await self.until(
-            lambda: (
-                self.session.lost.is_set
-                or (replica.revision >= self._paused_at and not replica.is_paused)
-            )
-        )
+        # Bounded, because a store that was restored may never reach that revision again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ASK_AGAIN_TTLS * self.session.ttl):
+                await self.until(
+                    lambda: (
+                        self.session.lost.is_set
+                        or (replica.revision >= self._paused_at and not replica.is_paused)
+                    )
+                )
         self.session.raise_if_lost()
 
     def _lose_key(self, token: int, reason: Reason = Reason.KEY_GONE) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 from sidecar.core.keys import Layout
 from sidecar.core.queue import Entry, QueueReplica
 from sidecar.core.state import Leader
-from sidecar.core.store import Batch
+from sidecar.core.store import Batch, KeyValue
 from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
 from sidecar.election.contact import Contact
@@ -35,7 +35,8 @@ _PROBE_EVERY = 2.0
 
 _REREAD_EVERY = 50.0
 _READ_LIMIT = 5.0
-_SUSPECT_GRACE = 0.25
+_DOUBT_GRACE = 0.25
+"""Seconds for an event to arrive that a read has seen the effect of."""
 
 
 def leader_of(entry: Entry | None) -> Leader | None:
@@ -81,6 +82,7 @@ class Observer:
         self._listeners: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
         self._doubt = asyncio.Event()
+        self._doubted: tuple[Mapping[bytes, KeyValue | None], int] = ({}, 0)
         self._tasks = Background()
 
     async def __aenter__(self) -> Self:
@@ -120,14 +122,18 @@ class Observer:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def doubt(self, entry: Entry, revision: int) -> None:
-        """Say that a linearizable read at `revision` did not find `entry`.
+    def compare(self, found: Mapping[bytes, KeyValue | None], revision: int) -> None:
+        """Hold what a linearizable read at `revision` has shown against the replica.
 
-        If the event does not arrive in a moment, the watch has gone silent: read again.
+        If they differ and no event explains it in a moment, the watch has gone silent: the whole
+        range is read again.
         """
-        known = self.replica.find(entry.key)
-        if known == entry and self.replica.revision < revision:
+        if self.replica.is_synced and not self._agrees(found, revision):
+            self._doubted = (found, revision)
             self._doubt.set()
+
+    def _agrees(self, found: Mapping[bytes, KeyValue | None], revision: int) -> bool:
+        return self.replica.revision >= revision or self.replica.agrees_with(found)
 
     async def _follow(self) -> None:
         backoff = Backoff(self._rng)
@@ -193,11 +199,10 @@ class Observer:
     async def _reread_on_doubt(self) -> None:
         while True:
             await self._doubt.wait()
-            first = self.replica.first
-            await asyncio.sleep(_SUSPECT_GRACE)
+            await asyncio.sleep(_DOUBT_GRACE)
             self._doubt.clear()
-            if first is not None and self.replica.first == first:
-                log.warning("watch is silent, reading again first=%s", first.proposal.id)
+            if not self._agrees(*self._doubted):
+                log.warning("watch is silent, reading again revision=%d", self.replica.revision)
                 await self._reread_if_possible()
 
     async def _probe(self) -> None:

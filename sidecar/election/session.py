@@ -155,8 +155,7 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if not self._is_orphan:
-                await self.close()
+            await self.close()
         finally:
             self.orphan()
             await self._tasks.__aexit__(kind, exc, traceback)
@@ -195,9 +194,13 @@ class Session:
     async def close(self, *, within: float | None = None) -> bool:
         """Stop acting, revoke the lease, and say whether the store confirmed it.
 
+        An orphaned lease is not revoked: it ends by itself, and nothing else was asked for.
+
         Args:
             within: seconds to try; by default the TTL, after which the lease has ended anyway.
         """
+        if self._is_orphan:
+            return False
         self.lose("closed")
         if self._is_revoked or not self._lease or self.lost.reason == EXPIRED:
             return True

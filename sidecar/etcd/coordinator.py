@@ -57,8 +57,7 @@ class EtcdCoordinator:
         self._credentials = credentials or Credentials()
         self._addresses: tuple[Address, ...] = ()
         self._members: dict[Address, Member] = {}
-        self._current = 0
-        self._failed_in_a_row = 0
+        self._current: Address | None = None
         self._resolved = asyncio.Event()
         self._stale = asyncio.Event()
         self._tasks = Background()
@@ -93,8 +92,6 @@ class EtcdCoordinator:
     def current(self) -> str:
         """The endpoint in use, for people to read."""
         return str(self._address()) if self._addresses else "none"
-
-    # Every call below is bounded as a whole, the look-up of names included.
 
     async def grant(self, lease: int, ttl: float, *, timeout: float) -> float:
         """Create a lease; see the port."""
@@ -155,7 +152,6 @@ class EtcdCoordinator:
         except Unavailable as exc:
             await self._leave(member)
             raise Unavailable(f"{member}: {exc}") from exc
-        self._failed_in_a_row = 0
         return answer
 
     async def _member(self, within: float) -> Member:
@@ -176,20 +172,20 @@ class EtcdCoordinator:
         return member
 
     def _address(self) -> Address:
-        return self._addresses[self._current % len(self._addresses)]
+        """Return the address in use; the first one where none was chosen, or it is gone."""
+        if self._current not in self._addresses:
+            self._current = self._addresses[0]
+        return self._current
 
     async def _leave(self, member: Member) -> None:
         """Throw a member's channel away; everybody moves on where it was the one in use."""
         if self._members.get(member.address) is not member:
             return  # somebody else was faster
         del self._members[member.address]
+        self._stale.set()  # a name may have a new address: a restarted pod
         if self._addresses and self._address() == member.address:
-            self._current += 1
-            self._failed_in_a_row += 1
-            if self._failed_in_a_row >= len(self._addresses):
-                # A whole round failed: names may have new addresses (a restarted pod).
-                self._failed_in_a_row = 0
-                self._stale.set()
+            after = self._addresses.index(member.address) + 1
+            self._current = self._addresses[after % len(self._addresses)]
         await member.close()
 
     async def _keep_resolving(self) -> None:
@@ -201,12 +197,14 @@ class EtcdCoordinator:
             if found:
                 self._addresses = found
                 self._resolved.set()
+                for member in [m for a, m in self._members.items() if a not in found]:
+                    await self._leave(member)  # with it its watch, which moves on
             await asyncio.sleep(_RESOLVE_AGAIN)
 
     async def _keep_tokens_fresh(self) -> None:
         """Use the token on every member, so that a failover need not authenticate first."""
+        await self._resolved.wait()
         while True:
-            await asyncio.sleep(_TOKEN_FRESH)
             for address in self._addresses:
                 if address == self._address():
                     continue
@@ -215,3 +213,4 @@ class EtcdCoordinator:
                     await self._answered(member, member.keep_token_fresh(), _WATCH_OPENED_WITHIN)
                 except CoordinatorError as exc:
                     log.debug("token not refreshed endpoint=%s error=%s", member, exc)
+            await asyncio.sleep(_TOKEN_FRESH)

@@ -96,7 +96,7 @@ async def resolve(endpoints: Sequence[Endpoint]) -> tuple[Address, ...]:
             continue
         try:
             found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):
             continue  # the caller asks again after each failed round
         addresses += [Address(endpoint, str(info[4][0])) for info in found]
     return tuple(dict.fromkeys(addresses))

@@ -26,6 +26,10 @@ class TokenNeeded(CoordinatorError):
     """The call's token is missing, expired or outdated; authenticate and call again."""
 
 
+class AuthIsOff(PermissionDenied):
+    """A user and a password were given, and etcd knows no users: calls need no token."""
+
+
 _BY_MESSAGE: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("requested lease not found", LeaseNotFound),
     ("lease already exists", LeaseExists),
@@ -35,7 +39,7 @@ _BY_MESSAGE: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("user name is empty", TokenNeeded),
     ("permission denied", PermissionDenied),
     ("authentication failed", PermissionDenied),
-    ("authentication is not enabled", PermissionDenied),
+    ("authentication is not enabled", AuthIsOff),
     ("user name not found", PermissionDenied),
     ("too large lease TTL", Rejected),
     ("request is too large", Rejected),

@@ -12,6 +12,7 @@ Rules that measurements taught (each has a test):
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -24,7 +25,7 @@ from sidecar.errors import CoordinatorError, LeaseNotFound, PermissionDenied, Un
 from sidecar.etcd import messages
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import Address
-from sidecar.etcd.errors import TokenNeeded, from_cancel_reason, from_rpc_error
+from sidecar.etcd.errors import AuthIsOff, TokenNeeded, from_cancel_reason, from_rpc_error
 from sidecar.etcd.messages import Message
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Member:
         self.address = address
         self._credentials = credentials
         self._token = ""
+        self._auth_is_off = False
         self._authenticating = asyncio.Lock()
         self._channel = _channel(address, credentials)
         self._kv = messages.pb.KVStub(self._channel)
@@ -60,6 +62,8 @@ class Member:
         self._watches = messages.pb.WatchStub(self._channel)
         self._auth = messages.pb.AuthStub(self._channel)
         self._renewals: Any = None
+        self._renewals_token = ""
+        self._denied_token = ""
         self._renewing = asyncio.Lock()
         self._open_watches: set[Any] = set()
 
@@ -128,13 +132,24 @@ class Member:
         self, key: bytes, end: bytes, start_revision: int
     ) -> AsyncIterator[AsyncIterator[Batch]]:
         """Open a watch and wait until etcd has confirmed it."""
-        call = await self._with_token(lambda: self._open_watch(key, end, start_revision))
+        call = await self._with_token(lambda: self._watch_or_need_token(key, end, start_revision))
         self._open_watches.add(call)
         try:
             yield _batches(call)
         finally:
             self._open_watches.discard(call)
             call.cancel()
+
+    async def _watch_or_need_token(self, key: bytes, end: bytes, start_revision: int) -> Any:
+        """Open a watch; etcd 3.5 calls an outdated token "permission denied" here."""
+        used = self._token
+        try:
+            return await self._open_watch(key, end, start_revision)
+        except PermissionDenied as exc:
+            if not used or used == self._denied_token:
+                raise
+            self._denied_token = used
+            raise TokenNeeded(str(exc)) from exc
 
     async def _open_watch(self, key: bytes, end: bytes, start_revision: int) -> Any:
         with _errors_of_grpc():
@@ -151,7 +166,10 @@ class Member:
         async with self._renewing:
             try:
                 with _errors_of_grpc():
+                    if self._renewals_token != self._token:
+                        self._drop_renewals()  # it was opened with an outdated one
                     if self._renewals is None:
+                        self._renewals_token = self._token
                         metadata = self._metadata(*_REQUIRE_LEADER)
                         self._renewals = self._leases.LeaseKeepAlive(metadata=metadata)
                     await self._renewals.write(messages.pb.LeaseKeepAliveRequest(ID=lease))
@@ -182,16 +200,14 @@ class Member:
             except TokenNeeded as exc:
                 raise PermissionDenied(f"{exc}; give --user and --password-file") from exc
         used = self._token
-        try:
-            if not used:
-                raise TokenNeeded("no token yet")  # noqa: TRY301 - one way to get one
-            return await attempt()
-        except TokenNeeded:
-            await self._authenticate(used)
+        if used or self._auth_is_off:
+            with contextlib.suppress(TokenNeeded):
+                return await attempt()
+        await self._authenticate(used)
         try:
             return await attempt()
         except TokenNeeded as exc:
-            raise Unavailable(f"a new token was not accepted: {exc}") from exc
+            raise PermissionDenied(f"a new token was not accepted: {exc}") from exc
 
     async def _authenticate(self, used: str) -> None:
         async with self._authenticating:
@@ -200,10 +216,15 @@ class Member:
             request = messages.pb.AuthenticateRequest(
                 name=self._credentials.user, password=self._credentials.password
             )
-            with _errors_of_grpc():
-                reply = await self._auth.Authenticate(request)
-            self._token = reply.token
-            self._drop_renewals()  # it carries the old token
+            try:
+                with _errors_of_grpc():
+                    reply = await self._auth.Authenticate(request)
+            except AuthIsOff:
+                self._token, self._auth_is_off = "", True
+            except TokenNeeded as exc:
+                raise PermissionDenied(f"no token is to be had: {exc}") from exc
+            else:
+                self._token, self._auth_is_off = reply.token, False
 
     def _metadata(self, *extra: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         return (("token", self._token), *extra) if self._token else extra
@@ -252,7 +273,7 @@ def _errors_of_grpc() -> Iterator[None]:
         raise
     except grpc.RpcError as exc:
         raise from_rpc_error(exc) from exc
-    except (asyncio.InvalidStateError, grpc.aio.UsageError) as exc:
+    except (asyncio.InvalidStateError, grpc.aio.BaseError) as exc:
         raise Unavailable(f"the stream is finished: {exc}") from exc
     except asyncio.CancelledError as exc:
         task = asyncio.current_task()

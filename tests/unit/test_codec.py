@@ -97,3 +97,9 @@ def test_a_term_of_another_shape_is_none() -> None:
     assert decode_term(b'{"v":1,"token":7,"id":"a","from":1,"until":"late"}') == TermRecord(
         7, "a", 1.0
     )
+
+
+def test_numbers_and_texts_that_nobody_of_ours_writes_are_refused() -> None:
+    assert decode_term(b'{"v":1,"token":7,"id":"a","from":' + b"9" * 400 + b"}") is None
+    assert decode_term(b'{"v":1,"token":-7,"id":"a","from":1}') is None
+    assert decode_request(b'{"v":1,"action":"handover","token":7,"to":"\\ud800"}', 1) is None

@@ -26,6 +26,7 @@ def test_a_granted_ttl_gets_the_least_margin_where_none_or_too_small_a_one_was_a
     assert Timing.granted(5, None) == Timing(5, 0.5)
     assert Timing.granted(20, 0.5) == Timing(20, 2.0)
     assert Timing.granted(5, 1.5) == Timing(5, 1.5)
+    assert Timing.granted(3, 4.0) == Timing(3, 0.3)
 
 
 def test_a_try_leaves_time_for_the_endpoints_that_are_left() -> None:
@@ -33,8 +34,14 @@ def test_a_try_leaves_time_for_the_endpoints_that_are_left() -> None:
     assert timing.renew_every == 1.6
     assert timing.try_limit(7.0, 3) == 1.0
     assert timing.try_limit(1.8, 3) == pytest.approx(0.6)
-    assert timing.try_limit(-3.0, 3) == 0.25
+    assert timing.try_limit(0.3, 3) == 0.25
     assert timing.try_limit(9.0, 0) == 1.0
+
+
+def test_where_no_time_is_left_a_slow_store_is_given_the_time_to_answer_at_all() -> None:
+    assert Timing(5, 0.5).try_limit(0.0, 3) == 1.0
+    assert Timing(5, 0.5).try_limit(float("-inf"), 1) == 1.0
+    assert Timing(16, 1.6).try_limit(-1.0, 1) == 2.0
 
 
 class OneLease(RuleBasedStateMachine):
