@@ -41,13 +41,9 @@ def demo_command(*, script: bool, ttl: str, port: int | None) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.getLogger("sidecar").addHandler(logging.NullHandler())
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    try:
-        if script or not is_terminal:
-            return _script(seconds, port or 0)
-        return _live(seconds, port or 0)
-    except BrokenPipeError:  # nobody reads us any more, as in `demo --script | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN
+    if script or not is_terminal:
+        return _script(seconds, port or 0)
+    return _live(seconds, port or 0)
 
 
 def _seconds(ttl: str) -> float:

@@ -48,7 +48,9 @@ class Election:
     """One candidate; an async context manager that follows the queue while it is open.
 
     Not for concurrent calls of its methods by several tasks; `is_leader`, `key`, `rev` and
-    `observe` may be used by anybody at any time.
+    `observe` may be used by anybody at any time. Two objects for one name on one session share
+    one key, as with etcd's package: the second one's `campaign` proclaims, and what one of them
+    gives up, none of them acts on.
 
     Args:
         session: the lease to stand on.
@@ -182,6 +184,7 @@ class Election:
             SessionLost: the lease is gone.
             Rejected: the store refuses the key.
         """
+        backoff = Backoff(self.session.rng)
         try:
             while True:
                 await self.stand(value)
@@ -189,6 +192,7 @@ class Election:
                 if self.is_leader():
                     return
                 self.session.raise_if_lost()
+                await backoff.wait()
         except BaseException:
             await self._withdraw()
             raise
@@ -402,6 +406,7 @@ class Election:
         """Send what removes the own key until a definite answer; return whether `txn` did it."""
         token = self._candidacy.token
         self._candidacy = self._candidacy.after(Step.GIVE_UP_SENT)
+        self._tell_siblings()
         self._pulse()
         backoff = Backoff(self.session.rng)
         attempt, done = txn, True
@@ -518,10 +523,29 @@ class Election:
         """
         if self.phase is not Phase.OUT or self.session.lost.is_set or not self._may_clean:
             return
+        if any(sibling.phase is not Phase.OUT for sibling in self._siblings):
+            return
         entry = self.observer.replica.find(self.layout.candidate(self.session.lease))
         if entry is not None and self._candidacy.may_adopt(entry.key, entry.token):
             self._uncleaned.add((entry.key, entry.token))
             self._cleaning.set()
+
+    @property
+    def _siblings(self) -> list[Election]:
+        """Other objects for this very candidacy: same session, same election, so the same key."""
+        return [
+            subject
+            for subject in self.session.subjects
+            if isinstance(subject, Election) and subject is not self
+            if subject.layout == self.layout
+        ]
+
+    def _tell_siblings(self) -> None:
+        """What was given up through one object must not be acted on through another."""
+        for sibling in self._siblings:
+            for key, token in self._candidacy.given_up:
+                sibling._candidacy = sibling._candidacy.gives_up(key, token)  # noqa: SLF001
+            sibling._pulse()  # noqa: SLF001
 
     async def _clean(self) -> None:
         while True:
@@ -535,6 +559,7 @@ class Election:
     async def _delete(self, kv: KeyValue) -> None:
         """Delete a key of ours that we do not stand on; from here on it is never adopted."""
         self._candidacy = self._candidacy.gives_up(kv.key, kv.create_revision)
+        self._tell_siblings()
         log.warning("deleting a key of ours key=%s rev=%d", kv.key.decode(), kv.create_revision)
         txn = transactions.give_up(kv.key, kv.create_revision)
         backoff = Backoff(self.session.rng)

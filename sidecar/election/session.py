@@ -160,6 +160,11 @@ class Session:
             self.orphan()
             await self._tasks.__aexit__(kind, exc, traceback)
 
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Whoever lives by this session's proofs."""
+        return tuple(self._subjects)
+
     def attach(self, subject: Subject) -> None:
         """Include a subject in every following proof."""
         self._subjects.append(subject)
