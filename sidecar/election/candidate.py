@@ -18,19 +18,17 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core import transactions
 from sidecar.core.candidacy import Phase
 from sidecar.core.codec import Action, Answer, Proposal, Request, TermRecord, encode_proposal
-from sidecar.core.handover import PRIORITY_INTERVAL, PRIORITY_SETTLED, preferred
-from sidecar.core.lease import NEVER
 from sidecar.core.queue import Entry
-from sidecar.core.state import ElectionState, Link, Reason, Role
-from sidecar.core.store import Put
+from sidecar.core.state import ElectionState, Reason, Role
 from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
+from sidecar.election.chronicle import Chronicle
 from sidecar.election.contact import Contact
 from sidecar.election.election import Election
 from sidecar.election.feed import Feed
@@ -45,7 +43,9 @@ from sidecar.election.ports import (
     Standing,
     SystemClock,
 )
+from sidecar.election.preference import LOOK_EVERY, Preference
 from sidecar.election.session import Session
+from sidecar.election.telling import Telling
 from sidecar.errors import (
     CoordinatorError,
     NotLeader,
@@ -58,7 +58,6 @@ from sidecar.errors import (
 
 log = logging.getLogger(__name__)
 
-_PRIORITY_CHECK = 1.0
 _ANSWER_LIMIT = 1.0
 _HOLDS_NO_KEY = (Phase.OUT, Phase.CAMPAIGNING)
 
@@ -148,18 +147,19 @@ class Candidate:
         self._keep_key = False
         self.is_ending = False
         self._skip_drain = asyncio.Event()
-        self._campaign_began = NEVER
-        self._term: TermRecord | None = None
-        self._reason = Reason.STARTING
-        self._term_reason = Reason.ELECTED
-        self._told_end = True
-        self._led_token, self._led_since = 0, NEVER
-        self._resumed_token = 0
-        self._since_token, self._since_wall = 0, 0.0
         self.decided = asyncio.Event()
         self.left = asyncio.Event()
-        self._places: dict[tuple[bytes, int], tuple[int, float]] = {}
-        self._moved_at = NEVER
+        self._telling = Telling(
+            self.state,
+            observer=self.observer,
+            contact=self.contact,
+            clock=self._clock,
+            meter=self._meter,
+            idle_role=Role.OBSERVER if config.proposal.priority == 0 else Role.FOLLOWER,
+            silence=config.ttl,
+        )
+        self._chronicle = Chronicle(config.proposal.id, keeper=self._keeper, clock=self._clock)
+        self._preference = Preference(config.proposal.priority or 0, self._clock)
         self._answered: set[str] = set()
 
     # --- what others ask of it ------------------------------------------------------------
@@ -219,7 +219,7 @@ class Candidate:
         self.observer.listen(self._wake)
         async with self.observer, Background() as tasks:
             tasks.start(self._tell_in_time(), name="candidate-clock")
-            tasks.start(self._chronicle(), name="candidate-history")
+            tasks.start(self._note_terms(), name="candidate-history")
             if self.config.proposal.priority == 0:
                 self.decided.set()
                 await self._until(lambda: self._stop is not None)
@@ -227,7 +227,7 @@ class Candidate:
                 await self._stand_until_stopped(former, may_resume=may_resume)
             self.left.set()
             await self._until(lambda: self.is_ending)
-        self._reason = self._stop or self._reason
+        self._telling.reason = self._stop or self._telling.reason
         self._tell()
 
     async def _stand_until_stopped(self, former: Standing | None, *, may_resume: bool) -> None:
@@ -252,7 +252,7 @@ class Candidate:
 
     def _session(self, resume: Standing | None = None) -> Session:
         config = self.config
-        self._campaign_began = self._clock.now()
+        self._telling.campaign_begins()
         return Session(
             self._coordinator,
             ttl=resume.ttl if resume else config.ttl,
@@ -309,7 +309,7 @@ class Candidate:
                 await self._until(lambda: replica.is_synced or self._stop is not None)
                 same = replica.cluster_id == standing.cluster_id
                 if may_resume and same and self._stop is None:
-                    self._resumed_token = standing.token
+                    self._telling.resumed_token = standing.token
                     taken = await self._while_wanted(self._resume_key(election, standing))
         except (TimeoutError, CoordinatorError) as exc:
             # No answer, or a no: by now the lease has ended, or will.
@@ -321,7 +321,7 @@ class Candidate:
             await self._serve(election)
             return
         self.decided.set()  # from here on the outputs say follower
-        self._reason = Reason.WAITING
+        self._telling.reason = Reason.WAITING
         self._tell()
         await self._keeper.settle()
         if not await self._keeper.forget():
@@ -336,6 +336,7 @@ class Candidate:
 
     async def _serve(self, election: Election) -> None:
         """Stand, and do what comes up, until the session is lost or nobody wants to stand."""
+        replica = self.observer.replica
         while True:
             version = self._pulse.version
             election.session.raise_if_lost()
@@ -348,22 +349,23 @@ class Candidate:
             if duty is not None:
                 await duty
                 continue
+            outranked = election.is_leader() and self._preference.is_outranked(replica)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._priority_check(election)):
+                async with asyncio.timeout(LOOK_EVERY if outranked else None):
                     await self._pulse.changed(version)
 
     async def _join(self, election: Election) -> None:
         """Stand in the queue; given up when nobody wants to stand any more."""
-        self._campaign_began = self._clock.now()
+        self._telling.campaign_begins()
         election.least_token = self._least_token
         if await self._while_wanted(election.stand(encode_proposal(self.config.proposal))):
-            self._reason = Reason.WAITING
+            self._telling.reason = Reason.WAITING
             self._tell()
 
     def _duty(self, election: Election) -> Coroutine[Any, Any, None] | None:
         """Return what has to be done now, the most urgent first, or None."""
         reason = self._stop or self._back
-        if reason is None and self.observer.replica.is_paused and self._has_led(election):
+        if reason is None and self.observer.replica.is_paused and self._telling.has_led(election):
             reason = Reason.PAUSED
         if reason is not None:
             return self._leave(election, reason)
@@ -372,7 +374,10 @@ class Candidate:
         for nonce, request in self.observer.replica.requests.items():
             if nonce not in self._answered:
                 return self._obey(election, nonce, request)
-        target = self._preferred(election)
+        by_priority = self._chronicle.came_by_priority(election.rev)
+        target = self._preference.choice(
+            election, led_since=self._telling.led_since if by_priority else None
+        )
         return None if target is None else self._leave(election, Reason.PRIORITY, target)
 
     # --- stepping down ----------------------------------------------------------------------
@@ -387,10 +392,10 @@ class Candidate:
         """Step down in order, and give the key up."""
         now = self._clock.now()
         # Not is_leader(): a pause, which ends the acting by itself, is a reason to drain as well.
-        was_leading = self._has_led(election) and now < election.deadline
-        has_led = self._has_led(election)
+        was_leading = self._telling.has_led(election) and now < election.deadline
+        has_led = self._telling.has_led(election)
         token = election.rev
-        self._reason = reason
+        self._telling.reason = reason
         election.step_down()
         self._tell()
         if was_leading:
@@ -401,7 +406,9 @@ class Candidate:
             self.given_back = False
             election.session.orphan()
             return
-        epilogue = self._epilogue(reason, pinned) if has_led else ()
+        epilogue = self._chronicle.ended(election, reason) if has_led else ()
+        if pinned is not None and pinned.lease:
+            epilogue = (*epilogue, transactions.pin(self.observer.layout, pinned))
         try:
             async with asyncio.timeout(election.session.ttl):
                 if target is not None:
@@ -413,7 +420,7 @@ class Candidate:
             election.session.orphan()
         self.given_back = election.ended is Reason.RESIGNED
         if reason is Reason.PRIORITY:
-            self._moved_at = self._clock.now()
+            self._preference.note_move()
         log.debug("key given up token=%d reason=%s", token, reason)
 
     async def _drain(self, election: Election) -> None:
@@ -430,19 +437,6 @@ class Candidate:
                     await self._until(
                         lambda: self._skip_drain.is_set() or election.phase is not Phase.STOPPING
                     )
-
-    def _epilogue(self, reason: Reason, pinned: Entry | None) -> tuple[Put, ...]:
-        puts: list[Put] = []
-        if self._term is not None:
-            ended = self._clock.wall()
-            puts.append(
-                transactions.ended_term(
-                    self.observer.layout, self._term, until=ended, reason=reason
-                )
-            )
-        if pinned is not None and pinned.lease:
-            puts.append(transactions.pin(self.observer.layout, pinned))
-        return tuple(puts)
 
     # --- commands ---------------------------------------------------------------------------
 
@@ -482,40 +476,6 @@ class Candidate:
             self.contact.failed("answer", exc)
         return True
 
-    # --- priority ---------------------------------------------------------------------------
-
-    def _priority_check(self, election: Election) -> float | None:
-        """Return in how many seconds priorities must be looked at again, or None."""
-        own = self.config.proposal.priority or 0
-        waiters = self.observer.replica.entries[1:]
-        outranked = any((waiter.proposal.priority or 0) > own for waiter in waiters)
-        return _PRIORITY_CHECK if outranked and election.is_leader() else None
-
-    def _preferred(self, election: Election) -> Entry | None:
-        """Return whom priority puts in the place of this leader, now."""
-        if self._priority_check(election) is None:
-            return None
-        now = self._clock.now()
-        came_by_priority = self._term is not None and self._term.before == Reason.PRIORITY
-        since = max(self._moved_at, self._led_since if came_by_priority else NEVER)
-        if now - since < PRIORITY_INTERVAL:
-            return None
-        settled = {
-            place for place, (_, seen) in self._places.items() if now - seen >= PRIORITY_SETTLED
-        }
-        own = self.config.proposal.priority or 0
-        return preferred(self.observer.replica, election.key.encode(), own, settled)
-
-    def _note_places(self) -> None:
-        """Remember since when each candidate stands in its present place."""
-        now = self._clock.now()
-        places: dict[tuple[bytes, int], tuple[int, float]] = {}
-        for index, entry in enumerate(self.observer.replica.entries):
-            name = (entry.key, entry.token)
-            known = self._places.get(name)
-            places[name] = known if known is not None and known[0] == index else (index, now)
-        self._places = places
-
     # --- telling ----------------------------------------------------------------------------
 
     def _wake(self) -> None:
@@ -523,113 +483,10 @@ class Candidate:
         self._pulse.publish(self._pulse.value + 1)
 
     def _tell(self) -> None:
-        """Publish what is true now."""
-        self._note_places()
+        """Take in what has changed, and publish what is true now."""
+        self._preference.note_places(self.observer.replica)
         self._note_token()
-        now = self._clock.now()
-        old = self.state.value
-        election = self._election
-        acting = election is not None and election.is_leader()
-        if acting and election is not None and election.rev != self._led_token:
-            self._begin_term(election, now)
-        link = self._link(election, now)
-        known = self.observer.replica.is_synced and link is Link.CONNECTED
-        state = ElectionState(
-            election=self.config.election,
-            id=self.config.proposal.id,
-            role=Role.LEADER if acting else self._idle_role,
-            token=election.rev if acting and election else 0,
-            key=election.key if acting and election else "",
-            deadline=election.deadline if acting and election else NEVER,
-            leader=self.observer.leader.value if known else None,
-            since=old.since,
-            transitions=self.observer.transitions,
-            candidates=tuple(e.proposal.id for e in self.observer.replica.entries),
-            reason=self._why(election, acting=acting),
-            link=link,
-            is_registered=election is not None and election.entry is not None,
-            is_paused=self.observer.replica.is_paused,
-            is_duplicate=self._is_duplicate(election),
-        )
-        self.state.publish(replace(state, since=self._since(old, state)))
-
-    @property
-    def _idle_role(self) -> Role:
-        return Role.OBSERVER if self.config.proposal.priority == 0 else Role.FOLLOWER
-
-    def _begin_term(self, election: Election, now: float) -> None:
-        resumed = election.rev == self._resumed_token
-        self._led_token, self._led_since = election.rev, now
-        self._term = None
-        self._reason = Reason.RESUMED if resumed else Reason.ELECTED
-        self._term_reason = self._reason
-        if not resumed:
-            self._meter.elected(now - self._campaign_began)
-
-    def _has_led(self, election: Election) -> bool:
-        return election.rev != 0 and election.rev == self._led_token
-
-    def _why(self, election: Election | None, *, acting: bool) -> Reason:
-        """Return why the role is what it is, and note how a term ended."""
-        if acting:
-            self._told_end = False
-            self._reason = self._term_reason
-            return self._reason
-        if self._led_token and not self._told_end and self._reason is self._term_reason:
-            # The term has stopped without a step-down of ours: say how.
-            reason = self._forced_end(election)
-            if reason is not Reason.DEADLINE_PASSED:
-                self._reason, self._told_end = reason, True
-                self._meter.stepped_down(reason)
-            return reason
-        if self._led_token and not self._told_end:
-            self._told_end = True
-            self._meter.stepped_down(self._reason)
-        if election is not None and election.is_first and election.rev < self._least_token:
-            return Reason.TOKEN_WENT_BACK
-        return self._reason
-
-    def _forced_end(self, election: Election | None) -> Reason:
-        if election is None or election.session.lost.is_set:
-            return Reason.SESSION_LOST
-        if election.rev != self._led_token:
-            return Reason.KEY_GONE
-        if self.observer.replica.is_paused:
-            return Reason.PAUSED
-        if not election.is_first:
-            return Reason.STORE_REPLACED
-        return Reason.DEADLINE_PASSED
-
-    def _since(self, old: ElectionState, new: ElectionState) -> float:
-        """Return when the present role began; a suspension does not interrupt a term."""
-        if new.role is Role.LEADER and new.token == self._since_token:
-            return self._since_wall
-        if new.role is Role.LEADER:
-            self._since_token, self._since_wall = new.token, self._clock.wall()
-            return self._since_wall
-        if old.role is Role.LEADER and new.reason is not Reason.DEADLINE_PASSED:
-            return self._clock.wall()
-        return old.since
-
-    def _link(self, election: Election | None, now: float) -> Link:
-        if self.contact.silent_for() < self.config.ttl:
-            suspended = election is not None and self._has_led(election)
-            if suspended and election is not None and election.phase is Phase.STANDING:
-                return Link.CONNECTED if now < election.deadline else Link.SUSPENDED
-            return Link.CONNECTED
-        lost = election is None or election.session.lost.is_set
-        return Link.LOST if lost else Link.SUSPENDED
-
-    def _is_duplicate(self, election: Election | None) -> bool:
-        """Whether an older candidate stands under the same id; told once per change."""
-        own = election.entry if election is not None else None
-        twin = own is not None and any(
-            entry.proposal.id == own.proposal.id and entry.token < own.token
-            for entry in self.observer.replica.entries
-        )
-        if twin and not self.state.value.is_duplicate:
-            log.warning("another candidate stands with the same id id=%s", self.config.proposal.id)
-        return twin
+        self._telling.tell(self._election)
 
     def _note_token(self) -> None:
         first = self.observer.replica.first
@@ -639,62 +496,22 @@ class Candidate:
                 self._election.least_token = first.token
             self._keeper.saw(first.token, self.observer.replica.cluster_id)
 
-    # --- in the background ------------------------------------------------------------------
-
     async def _tell_in_time(self) -> None:
         """Publish when a deadline passes although nothing happens."""
         while True:
             version = self._pulse.version
-            now = self._clock.now()
-            times = [self.contact.answered_at + self.config.ttl]
-            if self._election is not None:
-                times.append(self._election.deadline)
-            ahead = [at - now for at in times if at > now]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(ahead, default=None)):
+                async with asyncio.timeout(self._telling.next_change(self._election)):
                     await self._pulse.changed(version)
             self._tell()
 
-    async def _chronicle(self) -> None:
-        """Note each term for a restart and in the history; best effort, never in the way."""
-        noted = (0, 0)
+    async def _note_terms(self) -> None:
         while True:
             version = self._pulse.version
             election = self._election
-            if election is not None and election.phase is Phase.STANDING and election.rev:
-                standing = (election.rev, election.session.lease)
-                if standing != noted:
-                    noted = standing
-                    self._keeper.remember(self._standing(election))
-                if self._has_led(election) and self._term is None:
-                    await self._note_term(election)
+            if election is not None:
+                await self._chronicle.note(election, has_led=self._telling.has_led(election))
             await self._pulse.changed(version)
-
-    def _standing(self, election: Election) -> Standing:
-        session = election.session
-        header = election.header
-        cluster_id = header.cluster_id if header else self.observer.replica.cluster_id
-        return Standing(session.lease, election.key, election.rev, session.ttl, cluster_id)
-
-    async def _note_term(self, election: Election) -> None:
-        history = self.observer.replica.history
-        token = election.rev
-        before = max((t for t in history if t < token), default=0)
-        ended = history[before].reason or "lost" if before else ""
-        known = history.get(token)
-        record = known or TermRecord(
-            token, self.config.proposal.id, self._clock.wall(), before=ended
-        )
-        self._term = record
-        if known is not None:
-            return
-        txn = transactions.begun_term(
-            self.observer.layout, election.key.encode(), record, tuple(history)
-        )
-        try:
-            await self._coordinator.txn(txn, timeout=election.session.call_limit)
-        except CoordinatorError as exc:
-            log.info("history not written token=%d error=%s", token, exc)
 
     # --- waiting ----------------------------------------------------------------------------
 
