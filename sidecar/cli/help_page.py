@@ -16,7 +16,7 @@ def page() -> str:
         "What `leader-sidecar COMMAND --help` says.\n",
         _block("leader-sidecar", group, None),
     ]
-    top = click.Context(group, info_name="leader-sidecar", **_format())
+    top = _context(group, "leader-sidecar", None)
     for name in COMMANDS:
         command = group.get_command(top, name)
         assert command is not None  # noqa: S101 - it is in the list
@@ -25,13 +25,18 @@ def page() -> str:
 
 
 def _block(title: str, command: click.Command, parent: click.Context | None) -> str:
-    info_name = title.rsplit(" ", 1)[-1]
-    context = click.Context(command, info_name=info_name, parent=parent, **_format())
+    context = _context(command, title.rsplit(" ", 1)[-1], parent)
     return f"## {title}\n\n```text\n{command.get_help(context)}\n```\n"
 
 
-def _format() -> dict[str, int]:
-    return {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
+def _context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+    return click.Context(
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
+    )
 
 
 if __name__ == "__main__":

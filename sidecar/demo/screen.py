@@ -141,7 +141,7 @@ class Screen:
             return Text(f"frozen, {left:.0f} s left", "bold cyan")
         if candidate.child.is_running:
             return Text("runs")
-        return Text(f"dead, back in {left:.0f} s", "bold red")
+        return Text(f"dead, {left:.0f} s left", "bold red")
 
     def _events(self, lines: int) -> Panel:
         table = Table.grid(expand=True, padding=(0, 1))

@@ -140,6 +140,8 @@ class Telling:
             return Reason.KEY_GONE
         if self._observer.replica.is_paused:
             return Reason.PAUSED
+        if election.entry is None:
+            return Reason.KEY_GONE
         return Reason.DEADLINE_PASSED if election.is_first else Reason.STORE_REPLACED
 
     def _role_since(self, old: ElectionState, new: ElectionState) -> float:

@@ -66,6 +66,7 @@ class Member:
         self._denied_token = ""
         self._renewing = asyncio.Lock()
         self._open_watches: set[Any] = set()
+        self._limits: set[asyncio.Timeout] = set()
 
     def __str__(self) -> str:
         return str(self.address)
@@ -75,6 +76,9 @@ class Member:
         self._drop_renewals()
         for call in self._open_watches:
             call.cancel()
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            limit.reschedule(now)
         await self._channel.close(None)
 
     async def grant(self, lease: int, ttl: float) -> float:
@@ -151,7 +155,27 @@ class Member:
             self._denied_token = used
             raise TokenNeeded(str(exc)) from exc
 
+    @asynccontextmanager
+    async def _until_closed(self) -> AsyncIterator[None]:
+        """Break off once the member is closed.
+
+        gRPC does not: a stream's first write that waits for a connection goes on waiting.
+        """
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._limits.add(limit)
+                try:
+                    yield
+                finally:
+                    self._limits.discard(limit)
+        except TimeoutError as exc:
+            raise Unavailable("the channel was closed") from exc
+
     async def _open_watch(self, key: bytes, end: bytes, start_revision: int) -> Any:
+        async with self._until_closed():
+            return await self._open_watch_now(key, end, start_revision)
+
+    async def _open_watch_now(self, key: bytes, end: bytes, start_revision: int) -> Any:
         with _errors_of_grpc():
             call = self._watches.Watch(metadata=self._metadata(*_REQUIRE_LEADER))
             try:

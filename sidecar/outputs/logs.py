@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from sidecar.core.codec import TermRecord
-from sidecar.core.state import ElectionState, Leader, Link, Role
+from sidecar.core.state import ElectionState, Leader, Link, Reason, Role
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.outputs.news import News
@@ -144,6 +144,8 @@ class LeaderLog:
             return str(state.reason)
         if old.token == self._token:
             return str(state.reason)
+        if new is None and state.is_paused:
+            return str(Reason.PAUSED)
         for record in self._history():
             if record.token == old.token and record.reason:
                 return record.reason

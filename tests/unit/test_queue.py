@@ -118,13 +118,8 @@ def test_pause_pin_requests_answers_and_history_come_and_go() -> None:
     assert queue.history == {4: record}
     keys = [event.kv.key for event in events]
     queue.apply(Batch(12, tuple(gone(key, 12) for key in keys)))
-    assert (queue.pause, queue.pin, queue.requests, queue.answers, queue.history) == (
-        None,
-        None,
-        {},
-        {},
-        {},
-    )
+    left = [queue.pause, queue.pin, *queue.requests, *queue.answers, *queue.history]
+    assert left == [None, None]
 
 
 def test_a_new_read_replaces_everything_also_by_a_smaller_revision() -> None:
@@ -135,3 +130,14 @@ def test_a_new_read_replaces_everything_also_by_a_smaller_revision() -> None:
     assert not queue.is_paused
     assert queue.pin is not None
     assert (queue.revision, queue.cluster_id) == (3, 8)
+
+
+def test_a_replica_agrees_with_what_single_keys_show() -> None:
+    queue = replica(candidate(1, 4))
+    key = LAYOUT.candidate(1)
+    assert queue.agrees_with({LAYOUT.pause: None, key: candidate(1, 4)})
+    assert queue.agrees_with({LAYOUT.candidate(2): None})
+    assert not queue.agrees_with({key: None})
+    assert not queue.agrees_with({key: candidate(1, 9)})
+    assert not queue.agrees_with({LAYOUT.pause: KeyValue(LAYOUT.pause, b"", 3, 3)})
+    assert not queue.agrees_with({LAYOUT.candidate(2): candidate(2, 5)})
