@@ -458,6 +458,8 @@ class Candidate:
             return
         if not await self._answer(nonce, request, Answer(accepted=True)):
             return  # whoever asked is gone
+        if request.token != election.rev:
+            return  # the term has ended meanwhile
         waiters = self.observer.replica.entries[1:]
         next_one = target or (waiters[0] if waiters else None)
         pinned = next_one if next_one and not next_one.proposal.is_foreign else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -221,6 +222,17 @@ def test_every_rule_has_a_configuration_with_the_rule_off() -> None:
         assert any(constants[rule] == "FALSE" for constants in off.values()), rule
     for name in (name for name in CONFIGS if name.startswith("on_")):
         assert rules <= {key for key, value in _constants(name).items() if value == "TRUE"}, name
+
+
+def test_the_readme_names_every_rule_every_configuration_and_only_modules_that_exist() -> None:
+    readme = run.HERE.joinpath("README.md").read_text()
+    table = readme.split("## From switch to rule to code")[1].split("## ")[0]
+    rules = {name for name, value in _constants("on_start").items() if value == "TRUE"}
+
+    assert not {rule for rule in rules if f"`{rule}`" not in table}
+    assert not {name for name in CONFIGS if f"`{name}`" not in readme}
+    for module in re.findall(r"`(\w+/\w+\.py)`", table):
+        assert run.HERE.parent.joinpath("sidecar", module).is_file(), module
 
 
 def test_a_configuration_that_does_not_say_what_it_expects_is_refused(tmp_path: Path) -> None:
