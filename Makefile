@@ -56,6 +56,7 @@ demo: $(STAMP) ## three sidecars and an etcd, live in the terminal (ARGS=--scrip
 
 .PHONY: test
 test: $(STAMP) ## every test but those that need a cluster, and the coverage gate
+	$(PY) -m tests.support.binaries
 	$(PY) -m coverage run -m pytest -m "not e2e"
 	$(PY) -m coverage report
 	$(PY) -m coverage report --include='sidecar/core/*,sidecar/election/*' --fail-under=100
