@@ -302,15 +302,10 @@ class Candidate:
             self.contact.failed("campaign", exc)
 
     async def _take_up(self, election: Election, standing: Standing, *, may_resume: bool) -> None:
-        replica = self.observer.replica
         taken = False
         try:
             async with asyncio.timeout(_RESUME_TTLS * standing.ttl):
-                await self._until(lambda: replica.is_synced or self._stop is not None)
-                same = replica.cluster_id == standing.cluster_id
-                if may_resume and same and self._stop is None:
-                    self._telling.resumed_token = standing.token
-                    taken = await self._while_wanted(self._resume_key(election, standing))
+                taken = may_resume and await self._try_to_resume(election, standing)
         except (TimeoutError, CoordinatorError) as exc:
             # No answer, or a no: by now the lease has ended, or will.
             log.warning("former term not resumed error=%s", str(exc) or "no answer in time")
@@ -326,6 +321,14 @@ class Candidate:
         await self._keeper.settle()
         if not await self._keeper.forget():
             election.session.orphan()
+
+    async def _try_to_resume(self, election: Election, standing: Standing) -> bool:
+        replica = self.observer.replica
+        await self._until(lambda: replica.is_synced or self._stop is not None)
+        if replica.cluster_id != standing.cluster_id or self._stop is not None:
+            return False
+        self._telling.resumed_token = standing.token
+        return await self._while_wanted(self._resume_key(election, standing))
 
     async def _resume_key(self, election: Election, standing: Standing) -> None:
         if await election.resume(standing.key, standing.token):

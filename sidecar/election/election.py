@@ -241,7 +241,7 @@ class Election:
             self._paused_at = reply.ranges[1][0].mod_revision if reply.ranges[1] else 0
             self._candidacy = self._candidacy.after(Step.REFUSED)
             return False
-        if own.lease == session.lease and self._candidacy.may_adopt(key, own.create_revision):
+        if own.lease == session.lease and self._may_become_ours(key, own.create_revision):
             self._stood(key, reply.header, own.create_revision)
             if own.value != self._value:
                 await self.proclaim(self._value)
@@ -250,6 +250,14 @@ class Election:
         self.session.raise_if_lost()
         self._candidacy = self._candidacy.after(Step.REFUSED)
         return await self._try_to_stand()
+
+    def _may_become_ours(self, key: bytes, token: int) -> bool:
+        """Whether a key that was found may be stood on.
+
+        Not one with a token that may never act: a restored store brings such keys back. It is
+        deleted, and the next one gets a larger token.
+        """
+        return self._candidacy.may_adopt(key, token) and token >= self.least_token
 
     def _stood(self, key: bytes, header: Header, token: int = 0) -> None:
         self._header = header
@@ -272,6 +280,8 @@ class Election:
         found = await self._read(wanted)
         self.session.raise_if_lost()
         if found is None or (found.create_revision, found.lease) != (rev, self.session.lease):
+            return False
+        if not self._may_become_ours(wanted, rev):
             return False
         self._value = found.value
         self._candidacy = self._candidacy.after(Step.CAMPAIGN_SENT).stood(wanted, rev)
@@ -353,11 +363,9 @@ class Election:
             Refused: why it cannot be handed over to.
         """
         for _ in range(_MOVE_TRIES):
-            if not self.is_leader():
-                raise NotLeader("only the leader can hand over")
             own = self.entry
-            if own is None:
-                raise NotLeader("the own key is gone")
+            if own is None or not self.is_leader():
+                raise NotLeader("only the leader can hand over")
             plan = plan_handover(self.observer.replica, own.key, to)
             moved = True
             for batch in plan.batches:
@@ -483,10 +491,8 @@ class Election:
         first = self.observer.replica.first
         return transactions.proof_keys(self.layout, own, first.key if first else None)
 
-    def proven(self, keys: tuple[bytes, ...], read: TxnReply | None, deadline: float) -> None:
+    def proven(self, keys: tuple[bytes, ...], read: TxnReply, deadline: float) -> None:
         """Take a proof: what a linearizable read after the renewal has shown."""
-        if read is None:
-            return
         found = {key: (kvs[0] if kvs else None) for key, kvs in zip(keys, read.ranges, strict=True)}
         self.observer.compare(found, read.header.revision)
         own = self._candidacy

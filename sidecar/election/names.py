@@ -28,7 +28,7 @@ async def check_name(coordinator: Coordinator, name: str) -> None:
     for kv in below.kvs:
         rest = kv.key.removeprefix(layout.candidates)
         if b"/" in rest:
-            other = f"{name}/{rest.rsplit(b'/', 1)[0].decode(errors='replace')}"
+            other = f"{name}/{_owner(rest).decode(errors='replace')}"
             raise ConfigError(
                 [f"--election: {name!r} is a prefix of {other!r}, which is in use; use another"]
             )
@@ -37,6 +37,16 @@ async def check_name(coordinator: Coordinator, name: str) -> None:
             raise ConfigError(
                 [f"--election: {name!r} lies inside {parent!r}, which is in use; use another"]
             )
+
+
+def _owner(key: bytes) -> bytes:
+    """Return the name of the election that a key is of, as far as the key tells."""
+    segments = key.split(b"/")[:-1]
+    for n, segment in enumerate(segments):
+        for own in (b".control", b".history"):
+            if segment.endswith(own):
+                return b"/".join([*segments[:n], segment.removesuffix(own)])
+    return b"/".join(segments)
 
 
 async def _is_in_use(coordinator: Coordinator, parent: Layout) -> bool:

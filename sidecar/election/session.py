@@ -9,6 +9,7 @@ means for acting is decided in `sidecar.core.candidacy`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Generator, Sequence
 from types import TracebackType
@@ -39,7 +40,7 @@ class Subject(Protocol):
         """Return the keys that the next proof must read."""
         ...
 
-    def proven(self, keys: tuple[bytes, ...], read: TxnReply | None, deadline: float) -> None:
+    def proven(self, keys: tuple[bytes, ...], read: TxnReply, deadline: float) -> None:
         """Take a proof: what `keys` held, and until when the lease lets its owner act."""
         ...
 
@@ -321,11 +322,9 @@ class Session:
         self.timing = Timing.granted(proof.ttl, self._margin)
         self._sent_at = sent_at
         deadline = self.timing.deadline(sent_at)
-        at = 0
-        for subject, keys in asked:
-            part = None
-            if proof.read is not None:
-                part = TxnReply(proof.read.header, True, proof.read.ranges[at : at + len(keys)])
-            at += len(keys)
-            subject.proven(keys, part, deadline)
+        if proof.read is not None:
+            header, ranges = proof.read.header, iter(proof.read.ranges)
+            for subject, keys in asked:
+                part = TxnReply(header, True, tuple(itertools.islice(ranges, len(keys))))
+                subject.proven(keys, part, deadline)
         return "proven"

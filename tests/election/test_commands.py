@@ -1,0 +1,433 @@
+"""What anybody may ask of an election, and what the leader answers."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sidecar.core.codec import Action, Answer, Request, encode_answer, encode_request
+from sidecar.core.state import Leader, Reason
+from sidecar.core.store import Delete, Put, Txn
+from sidecar.election import Commands
+from sidecar.errors import LeaseExists, NoLeader, Refused, Rejected, Unavailable
+from tests.election.support import (
+    LAYOUT,
+    SOON,
+    TTL,
+    WAY,
+    Host,
+    Sidecar,
+    Steady,
+    exactly,
+    put_foreign,
+    put_waiters,
+    puts,
+    queue,
+    remove,
+)
+from tests.support.sim_network import Fate
+from tests.support.sim_world import Simulation
+
+pytestmark = pytest.mark.sim
+
+WITHIN = 10.0
+REQUEST, ANSWER = LAYOUT.request(""), LAYOUT.answer("")
+
+
+class Asker(Host):
+    """A process that commands."""
+
+    def __init__(self, sim: Simulation) -> None:
+        super().__init__(sim, "asker")
+        self.commands = Commands(
+            self.etcd, LAYOUT.name, within=WITHIN, clock=self.process, rng=Steady("asker")
+        )
+
+    def begin(self, work: Any) -> "asyncio.Task[Any]":
+        return self.process.spawn(work)
+
+
+def standing(sim: Simulation, *names: str, **config: Any) -> list[Sidecar]:
+    """Return sidecars that stand in this order; the first one leads."""
+    cars = []
+    for name in names:
+        cars.append(Sidecar(sim, name, **config).start().until_it_waits())
+        sim.run(0.1)
+    cars[0].until_it_leads()
+    sim.run(SOON)
+    return cars
+
+
+def leases_of_askers(sim: Simulation, *cars: Sidecar) -> set[int]:
+    own = {car.election.session.lease for car in cars}
+    return set(sim.etcd.leases) - own
+
+
+# Resign and hand over
+
+
+def test_a_leader_resigns_when_asked_and_queues_again(sim: Simulation) -> None:
+    a, b = standing(sim, "a", "b")
+    asker = Asker(sim)
+    leader = asker.do(asker.commands.resign())
+    assert leader is not None
+    assert leader.id == "b"
+    sim.run(SOON)
+    assert b.leads
+    assert b.state.candidates == ("b", "a")
+    assert Reason.RESIGNED in a.reasons()
+    assert a.meter.step_downs == ["resigned"]
+    assert leases_of_askers(sim, a, b) == set()  # the asker's lease went with its request
+
+
+def test_a_lone_leader_that_resigns_leads_again_with_a_larger_token(sim: Simulation) -> None:
+    (a,) = standing(sim, "a")
+    token = a.state.token
+    asker = Asker(sim)
+    assert asker.do(asker.commands.resign()) is None
+    a.until_it_leads()
+    assert a.state.token > token
+
+
+def test_one_object_carries_out_many_commands(sim: Simulation) -> None:
+    a, b = standing(sim, "a", "b")
+    asker = Asker(sim)
+    for expected in (b, a, b):
+        leader = asker.do(asker.commands.handover())
+        assert leader is not None
+        assert leader.id == expected.name
+        expected.until_it_leads()
+
+
+def test_a_handover_to_an_id_moves_those_before_it_and_pins_the_target(sim: Simulation) -> None:
+    a, b, c, d = standing(sim, "a", "b", "c", "d")
+    asker = Asker(sim)
+    leader = asker.do(asker.commands.handover("c"))
+    assert leader is not None
+    assert leader.id == "c"
+    sim.run(SOON)
+    assert c.leads
+    assert c.state.candidates[:2] == ("c", "d")
+    assert set(c.state.candidates) == {"a", "b", "c", "d"}
+    pin = sim.etcd.get(LAYOUT.pin)
+    assert pin is not None
+    assert pin.lease == c.election.session.lease
+    assert Reason.HANDOVER in a.reasons()
+    assert b.meter.step_downs == d.meter.step_downs == []
+
+
+@pytest.mark.parametrize(
+    ("to", "why"), [("x", "no candidate 'x' stands"), ("a", "'a' leads already")]
+)
+def test_what_the_leader_refuses_is_told_and_it_leads_on(
+    sim: Simulation, to: str, why: str
+) -> None:
+    a, b = standing(sim, "a", "b")
+    asker = Asker(sim)
+    with pytest.raises(Refused, match=why):
+        asker.do(asker.commands.handover(to))
+    assert a.leads
+    assert leases_of_askers(sim, a, b) == set()
+
+
+def test_where_nobody_stands_nobody_can_be_asked(sim: Simulation) -> None:
+    asker = Asker(sim)
+    with pytest.raises(NoLeader, match="nobody stands in /sim/election"):
+        asker.do(asker.commands.resign())
+
+
+def test_a_foreign_leader_knows_no_commands(sim: Simulation) -> None:
+    put_foreign(sim)
+    asker = Asker(sim)
+    with pytest.raises(Refused, match="knows no commands"):
+        asker.do(asker.commands.handover())
+
+
+def test_a_leader_that_changes_before_the_request_arrives_is_not_asked(sim: Simulation) -> None:
+    w1, _ = put_waiters(sim, 2)
+    asker = Asker(sim)
+    asker.etcd.meddle = lambda txn: remove(sim, w1)
+    with pytest.raises(Refused, match="'w1' does not lead any more; look and ask again"):
+        asker.do(asker.commands.resign())
+    assert len(sim.etcd.leases) == 2
+
+
+def test_a_leader_that_goes_without_an_answer_has_done_what_was_asked(sim: Simulation) -> None:
+    w1, w2 = put_waiters(sim, 2)
+    asker = Asker(sim)
+    asking = asker.begin(asker.commands.resign())
+    sim.run(SOON)
+    assert not asking.done()
+    remove(sim, w1)
+    sim.until(asking.done, within=SOON)
+    assert asking.result() == Leader("w2", "", 3, w2.decode())
+
+
+def test_an_answer_alone_is_not_enough(sim: Simulation) -> None:
+    (w1,) = put_waiters(sim, 1)
+    asker = Asker(sim)
+    asking = asker.begin(asker.commands.resign())
+    sim.run(SOON)
+    (request,) = sim.etcd.read(REQUEST, REQUEST[:-1] + b"0").kvs
+    answer = LAYOUT.answer(LAYOUT.nonce(request.key))
+    said = encode_answer(Answer(accepted=True))
+    sim.etcd.txn(Txn(then=(Put(answer, said, request.lease),)))
+    sim.run(SOON)
+    assert not asking.done()
+    remove(sim, w1)
+    sim.until(asking.done, within=SOON)
+    assert asking.result() is None
+
+
+def test_a_leader_that_never_answers_is_told_and_the_lease_is_revoked(sim: Simulation) -> None:
+    put_waiters(sim, 1)
+    asker = Asker(sim)
+    began = sim.now
+    with pytest.raises(Unavailable, match=r"resign was not carried out within 10 s$"):
+        asker.do(asker.commands.resign())
+    assert sim.now == exactly(began + 2 * 2 * WAY + WITHIN + 2 * WAY)
+    assert len(sim.etcd.leases) == 1
+    assert sim.etcd.read(REQUEST, REQUEST[:-1] + b"0").kvs == ()
+
+
+def test_a_store_that_does_not_answer_is_told_with_what_is_wrong(sim: Simulation) -> None:
+    asker = Asker(sim)
+    sim.cut(asker.process)
+    with pytest.raises(Unavailable, match=r"the command was not carried out within 10 s: watch"):
+        asker.do(asker.commands.handover())
+    with pytest.raises(Unavailable, match=r"no answer to txn"):
+        asker.do(asker.commands.resume())
+    sim.heal()
+
+
+def test_a_command_that_was_carried_out_does_not_fail_by_its_last_request(sim: Simulation) -> None:
+    standing(sim, "a", "b")
+    asker = Asker(sim)
+    sim.destine(asker.process, "revoke", Fate(loses_request=True))
+    leader = asker.do(asker.commands.handover())
+    assert leader is not None
+    assert leader.id == "b"
+
+
+def test_a_lease_id_that_is_taken_is_drawn_again(sim: Simulation) -> None:
+    standing(sim, "a", "b")
+    asker = Asker(sim)
+    sim.destine(asker.process, "grant", Fate(error=LeaseExists("taken")))
+    assert asker.do(asker.commands.resign()) is not None
+
+
+def test_a_command_by_default_uses_the_clock_of_the_machine(sim: Simulation) -> None:
+    asker = Asker(sim)
+    assert asker.do(Commands(asker.etcd, LAYOUT.name).resume()) is False
+
+
+# What a leader does with requests
+
+
+def ask(sim: Simulation, a: Sidecar, request: Request, nonce: str = "1") -> None:
+    value = encode_request(request)
+    sim.etcd.txn(Txn(then=(Put(LAYOUT.request(nonce), value, request.lease),)))
+
+
+def test_a_request_for_another_term_is_not_obeyed(sim: Simulation) -> None:
+    a, _ = standing(sim, "a", "b")
+    sim.etcd.grant(1, 60.0)
+    ask(sim, a, Request(Action.RESIGN, a.state.token - 1, "", 1))
+    sim.run(TTL)
+    assert a.leads
+    assert sim.etcd.get(LAYOUT.answer("1")) is None
+
+
+def test_a_request_that_nobody_waits_for_is_not_obeyed(sim: Simulation) -> None:
+    a, _ = standing(sim, "a", "b")
+    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 0))
+    sim.run(TTL)
+    assert a.leads
+
+
+def test_a_request_whose_asker_has_died_is_not_obeyed(sim: Simulation) -> None:
+    a, _ = standing(sim, "a", "b")
+    sim.etcd.grant(1, 60.0)
+    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
+    sim.etcd.revoke(1)
+    sim.run(TTL)
+    assert a.leads
+
+
+def test_an_asker_that_dies_before_the_answer_is_not_obeyed(sim: Simulation) -> None:
+    a, _ = standing(sim, "a", "b")
+    sim.etcd.grant(1, 60.0)
+    answered: list[Txn] = []
+
+    def asker_dies(txn: Txn) -> None:
+        if puts(ANSWER)(txn):
+            answered.append(txn)
+            sim.etcd.revoke(1)
+
+    a.etcd.meddle = asker_dies
+    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
+    sim.run(TTL)
+    assert len(answered) == 1
+    assert a.leads
+
+
+def test_a_term_that_ends_while_it_answers_is_not_resigned_again(sim: Simulation) -> None:
+    (a,) = standing(sim, "a")
+    sim.etcd.grant(1, 60.0)
+    token = a.state.token
+    own = a.state.key.encode()
+    sim.destine(a.process, "txn", Fate(matching=puts(ANSWER), reply_delay=0.5))
+    ask(sim, a, Request(Action.RESIGN, token, "", 1))
+    sim.run(0.1)
+    sim.delete_from_outside(own)
+    sim.run(TTL)
+    assert a.leads
+    assert a.state.token > token
+    assert Reason.RESIGNED not in a.reasons()
+
+
+def test_an_answer_that_nobody_confirms_is_taken_for_given(sim: Simulation) -> None:
+    a, b = standing(sim, "a", "b")
+    sim.etcd.grant(1, 60.0)
+    sim.destine(a.process, "txn", Fate(matching=puts(ANSWER), loses_reply=True))
+    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
+    b.until_it_leads(within=TTL)
+
+
+def test_each_request_is_answered_once(sim: Simulation) -> None:
+    a, _ = standing(sim, "a", "b")
+    sim.etcd.grant(1, 60.0)
+    for nonce in "123":
+        ask(sim, a, Request(Action.HANDOVER, a.state.token, "x", 1), nonce)
+    sim.run(TTL)
+    answers = sim.etcd.read(ANSWER, ANSWER[:-1] + b"0").kvs
+    assert len(answers) == 3
+    assert all(kv.create_revision == kv.mod_revision for kv in answers)
+    assert a.leads
+
+
+@pytest.mark.parametrize("fate", [Fate(loses_request=True), Fate(error=Rejected("too much"))])
+def test_waiters_that_the_store_does_not_move_are_a_refusal(sim: Simulation, fate: Fate) -> None:
+    (a,) = standing(sim, "a")
+    waiters = put_waiters(sim, 90)
+    sim.run(SOON)
+    moves = Fate(
+        matching=lambda txn: Delete(waiters[0]) in txn.then,
+        loses_request=fate.loses_request,
+        error=fate.error,
+    )
+    sim.destine(a.process, "txn", moves)
+    asker = Asker(sim)
+    with pytest.raises(Refused, match="the store did not move the waiters"):
+        asker.do(asker.commands.handover("w90"))
+    assert a.leads
+
+
+def test_a_target_of_another_program_is_not_pinned(sim: Simulation) -> None:
+    a = standing(sim, "a")[0]
+    foreign = put_foreign(sim)
+    asker = Asker(sim)
+    leader = asker.do(asker.commands.handover())
+    assert leader is not None
+    assert leader.key == foreign.decode()
+    assert sim.etcd.get(LAYOUT.pin) is None
+    assert not a.leads
+
+
+def test_a_pin_whose_lease_ends_meanwhile_does_not_keep_the_key(sim: Simulation) -> None:
+    a = standing(sim, "a")[0]
+    (w1,) = put_waiters(sim, 1)
+    sim.run(SOON)
+    own = a.state.key.encode()
+
+    def target_dies(txn: Txn) -> None:
+        if Delete(own) in txn.then:
+            sim.etcd.revoke(0x1001)
+
+    a.etcd.meddle = target_dies
+    asker = Asker(sim)
+    assert asker.do(asker.commands.handover("w1")) is None
+    assert w1 not in queue(sim)
+    assert sim.etcd.get(LAYOUT.pin) is None
+    assert Reason.HANDOVER in a.reasons()
+
+
+# Pauses
+
+
+def test_in_a_pause_the_leader_gives_its_key_up_and_comes_back_after_it(sim: Simulation) -> None:
+    a, b = standing(sim, "a", "b")
+    asker = Asker(sim)
+    assert asker.do(asker.commands.pause())
+    assert not a.state.is_registered
+    assert (a.state.reason, a.meter.step_downs) == (Reason.PAUSED, ["paused"])
+    sim.run(3 * TTL)
+    assert b.state.is_registered  # a waiter keeps its place
+    assert not b.leads
+    assert b.state.is_paused
+    assert b.state.leader is None
+    assert not asker.do(asker.commands.pause())  # it is paused already
+    assert asker.do(asker.commands.resume())
+    b.until_it_leads()
+    a.until_it_waits()
+    assert not asker.do(asker.commands.resume())
+    assert b.state.candidates == ("b", "a")
+
+
+def test_a_pause_for_a_time_ends_by_itself(sim: Simulation) -> None:
+    (a,) = standing(sim, "a")
+    asker = Asker(sim)
+    assert asker.do(asker.commands.pause(duration=20.0))
+    paused_at = sim.now
+    sim.run(19.0)
+    assert not a.leads
+    a.until_it_leads(within=2.0)
+    assert sim.now > paused_at + 19.0
+
+
+def test_a_second_pause_for_a_time_leaves_no_lease(sim: Simulation) -> None:
+    (a,) = standing(sim, "a")
+    asker = Asker(sim)
+    assert asker.do(asker.commands.pause())
+    before = set(sim.etcd.leases)
+    assert not asker.do(asker.commands.pause(duration=20.0))
+    assert set(sim.etcd.leases) == before
+    assert not a.leads
+
+
+def test_a_pause_where_nobody_stands_is_done_at_once(sim: Simulation) -> None:
+    asker = Asker(sim)
+    assert asker.do(asker.commands.pause())
+    a = Sidecar(sim, "a").start()
+    sim.run(TTL)
+    assert not a.state.is_registered
+    assert a.state.is_paused
+    assert asker.do(asker.commands.resume())
+    a.until_it_leads()
+
+
+def test_a_pause_is_refused_where_another_program_stands(sim: Simulation) -> None:
+    standing(sim, "a")
+    put_foreign(sim)
+    asker = Asker(sim)
+    with pytest.raises(Refused, match="'go' was put by another program"):
+        asker.do(asker.commands.pause())
+    assert sim.etcd.get(LAYOUT.pause) is None
+
+
+def test_a_pause_that_is_taken_back_meanwhile_waits_for_nobody(sim: Simulation) -> None:
+    put_waiters(sim, 1)  # it never gives its key up
+    asker = Asker(sim)
+    pausing = asker.begin(asker.commands.pause())
+    sim.run(SOON)
+    assert not pausing.done()
+    remove(sim, LAYOUT.pause)
+    sim.until(pausing.done, within=SOON)
+    assert pausing.result() is True
+
+
+def test_a_pause_that_the_leader_does_not_heed_is_told(sim: Simulation) -> None:
+    put_waiters(sim, 1)
+    asker = Asker(sim)
+    with pytest.raises(Unavailable, match="pause was not carried out within 10 s"):
+        asker.do(asker.commands.pause())
