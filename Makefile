@@ -38,7 +38,7 @@ help: ## this list
 .PHONY: venv
 venv: $(STAMP) ## the environment in .venv, exactly as locked
 
-# The build tools come first, so that etcd3 (source only) is built with locked tools and nothing unhashed is fetched.
+# The build tools come first, so that what comes as source only is built with locked tools, and nothing unhashed is fetched.
 $(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml
 	@set -e; \
 	if ! $(PY) -c 'import pip' 2>/dev/null; then \
@@ -72,6 +72,11 @@ lint: $(STAMP) ## formatting, ruff, mypy, the direction of imports
 format: $(STAMP) ## rewrite the code as `make lint` wants it
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+# The messages that we exchange with etcd; a test fails when they are not fresh.
+.PHONY: proto
+proto: $(STAMP) ## sidecar/etcd/rpc_pb2.py from sidecar/etcd/rpc.proto
+	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto
 
 .PHONY: bench
 bench: $(STAMP) ## the measured figures of the README, as a table and as JSON

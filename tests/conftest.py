@@ -1,11 +1,7 @@
-"""What every test gets: protobuf's pure Python backend, patient hypothesis, no task left behind."""
+"""What every test gets: patient hypothesis, no task left behind."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
-
-# Before anything imports protobuf: etcd3's messages exist for this backend only.
-os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 
 import hypothesis
 import pytest

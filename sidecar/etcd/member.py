@@ -19,16 +19,18 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from sidecar.core.store import Batch, Guard, Proof, Range, RangeReply, Txn, TxnReply
 from sidecar.errors import CoordinatorError, LeaseNotFound, PermissionDenied, Unavailable
 from sidecar.etcd import messages
+from sidecar.etcd import rpc_pb2 as pb
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import Address
 from sidecar.etcd.errors import AuthIsOff, TokenNeeded, from_cancel_reason, from_rpc_error
-from sidecar.etcd.messages import Message
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 PAGE = 1000
 """Keys read in one request; larger ranges are paged at one revision."""
@@ -57,10 +59,15 @@ class Member:
         self._auth_is_off = False
         self._authenticating = asyncio.Lock()
         self._channel = _channel(address, credentials)
-        self._kv = messages.pb.KVStub(self._channel)
-        self._leases = messages.pb.LeaseStub(self._channel)
-        self._watches = messages.pb.WatchStub(self._channel)
-        self._auth = messages.pb.AuthStub(self._channel)
+        call = self._channel.unary_unary
+        stream: Any = self._channel.stream_stream  # the stubs want an iterator; we write by hand
+        self._range = call(*_method("KV/Range", pb.RangeResponse))
+        self._txn = call(*_method("KV/Txn", pb.TxnResponse))
+        self._grant = call(*_method("Lease/LeaseGrant", pb.LeaseGrantResponse))
+        self._revoke = call(*_method("Lease/LeaseRevoke", pb.LeaseRevokeResponse))
+        self._login = call(*_method("Auth/Authenticate", pb.AuthenticateResponse))
+        self._keep_alive = stream(*_method("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse))
+        self._watch = stream(*_method("Watch/Watch", pb.WatchResponse))
         self._renewals: Any = None
         self._renewals_token = ""
         self._denied_token = ""
@@ -83,25 +90,25 @@ class Member:
 
     async def grant(self, lease: int, ttl: float) -> float:
         """Create a lease; return the granted TTL in seconds."""
-        request = messages.pb.LeaseGrantRequest(ID=lease, TTL=math.ceil(ttl))
-        reply = await self._call(self._leases.LeaseGrant, request)
+        request = pb.LeaseGrantRequest(ID=lease, TTL=math.ceil(ttl))
+        reply = await self._call(self._grant, request)
         return float(reply.TTL)
 
     async def revoke(self, lease: int) -> None:
         """End a lease; one that is gone already is as good."""
         try:
-            await self._call(self._leases.LeaseRevoke, messages.pb.LeaseRevokeRequest(ID=lease))
+            await self._call(self._revoke, pb.LeaseRevokeRequest(ID=lease))
         except LeaseNotFound:
             return
 
     async def txn(self, txn: Txn) -> TxnReply:
         """Run a transaction."""
-        return messages.txn_reply(await self._call(self._kv.Txn, messages.txn_request(txn)))
+        return messages.txn_reply(await self._call(self._txn, messages.txn_request(txn)))
 
     async def read(self, key: bytes, end: bytes, *, keys_only: bool) -> RangeReply:
         """Read [key, end) at one revision."""
         request = messages.range_request(key, end, limit=PAGE, keys_only=keys_only)
-        page = await self._call(self._kv.Range, request)
+        page = await self._call(self._range, request)
         header = messages.header(page.header)
         kvs = [messages.key_value(kv) for kv in page.kvs]
         while page.more:
@@ -112,7 +119,7 @@ class Member:
                 revision=header.revision,
                 keys_only=keys_only,
             )
-            page = await self._call(self._kv.Range, request)
+            page = await self._call(self._range, request)
             kvs += [messages.key_value(kv) for kv in page.kvs]
         return RangeReply(header, tuple(kvs))
 
@@ -177,7 +184,7 @@ class Member:
 
     async def _open_watch_now(self, key: bytes, end: bytes, start_revision: int) -> Any:
         with _errors_of_grpc():
-            call = self._watches.Watch(metadata=self._metadata(*_REQUIRE_LEADER))
+            call = self._watch(metadata=self._metadata(*_REQUIRE_LEADER))
             try:
                 await call.write(messages.watch_request(key, end, start_revision))
                 _check_watch(await call.read())
@@ -186,7 +193,7 @@ class Member:
                 raise
             return call
 
-    async def _renew(self, lease: int) -> Message:
+    async def _renew(self, lease: int) -> pb.LeaseKeepAliveResponse:
         async with self._renewing:
             try:
                 with _errors_of_grpc():
@@ -195,22 +202,21 @@ class Member:
                     if self._renewals is None:
                         self._renewals_token = self._token
                         metadata = self._metadata(*_REQUIRE_LEADER)
-                        self._renewals = self._leases.LeaseKeepAlive(metadata=metadata)
-                    await self._renewals.write(messages.pb.LeaseKeepAliveRequest(ID=lease))
+                        self._renewals = self._keep_alive(metadata=metadata)
+                    await self._renewals.write(pb.LeaseKeepAliveRequest(ID=lease))
                     reply = await self._renewals.read()
-                _check_renewal(reply, lease)
+                return _renewed(reply, lease)
             except BaseException:
                 self._drop_renewals()
                 raise
-            return reply
 
     def _drop_renewals(self) -> None:
         if self._renewals is not None:
             self._renewals.cancel()
             self._renewals = None
 
-    async def _call(self, method: Callable[..., Awaitable[Message]], request: Message) -> Message:
-        async def once() -> Message:
+    async def _call(self, method: Callable[..., Awaitable[T]], request: Message) -> T:
+        async def once() -> T:
             with _errors_of_grpc():
                 return await method(request, metadata=self._metadata())
 
@@ -237,12 +243,12 @@ class Member:
         async with self._authenticating:
             if self._token != used:
                 return  # another call has renewed it meanwhile
-            request = messages.pb.AuthenticateRequest(
+            request = pb.AuthenticateRequest(
                 name=self._credentials.user, password=self._credentials.password
             )
             try:
                 with _errors_of_grpc():
-                    reply = await self._auth.Authenticate(request)
+                    reply = await self._login(request)
             except AuthIsOff:
                 self._token, self._auth_is_off = "", True
             except TokenNeeded as exc:
@@ -252,6 +258,17 @@ class Member:
 
     def _metadata(self, *extra: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         return (("token", self._token), *extra) if self._token else extra
+
+
+def _method(
+    name: str, reply: type[M]
+) -> tuple[str, Callable[[Message], bytes], Callable[[bytes], M]]:
+    """Return what a channel needs to call one method of etcd's API."""
+    return f"/etcdserverpb.{name}", _serialize, reply.FromString
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 def _channel(address: Address, credentials: Credentials) -> grpc.aio.Channel:
@@ -271,16 +288,18 @@ async def _batches(call: Any) -> AsyncIterator[Batch]:
         yield messages.batch(reply)
 
 
-def _is_end(reply: Message) -> bool:
+def _is_end(reply: object) -> bool:
     return reply is grpc.aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 
 
-def _check_renewal(reply: Message, lease: int) -> None:
+def _renewed(reply: Any, lease: int) -> pb.LeaseKeepAliveResponse:
     if _is_end(reply) or lease != reply.ID:
         raise Unavailable("the stream of renewals ended")
+    renewed: pb.LeaseKeepAliveResponse = reply
+    return renewed
 
 
-def _check_watch(reply: Message) -> None:
+def _check_watch(reply: pb.WatchResponse) -> None:
     """Raise what a watch's answer says; `canceled` wins over `created`, which it may carry too."""
     if _is_end(reply):
         raise Unavailable("the watch ended")

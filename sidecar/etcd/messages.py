@@ -1,24 +1,8 @@
-"""Between the store's vocabulary (`sidecar.core.store`) and etcd's protobuf messages.
-
-The messages are those of the package `etcd3`, of which nothing else is used. They need the
-pure-Python protobuf, which has to be asked for before protobuf is imported for the first time.
-"""
+"""Between the store's vocabulary (`sidecar.core.store`) and etcd's messages (`rpc.proto`)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from typing import Any
-
-os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
-
-try:
-    from etcd3 import etcdrpc as pb
-except TypeError as exc:  # protobuf was imported before us, with its other implementation
-    raise ImportError(
-        "etcd's messages need PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python in the environment "
-        "before google.protobuf is imported; set it, or import sidecar.etcd first"
-    ) from exc
 
 from sidecar.core.store import (
     Batch,
@@ -32,27 +16,22 @@ from sidecar.core.store import (
     Txn,
     TxnReply,
 )
-
-__all__ = ["Message", "batch", "header", "key_value", "pb", "range_request", "txn_reply"]
-__all__ += ["txn_request", "watch_request"]
-
-Message = Any
-"""A protobuf message; the generated classes carry no types."""
+from sidecar.etcd import rpc_pb2 as pb
 
 
-def header(message: Message) -> Header:
+def header(message: pb.ResponseHeader) -> Header:
     """Return an answer's header."""
     return Header(message.revision, message.raft_term, message.cluster_id)
 
 
-def key_value(message: Message) -> KeyValue:
+def key_value(message: pb.KeyValue) -> KeyValue:
     """Return one key."""
     return KeyValue(
         message.key, message.value, message.create_revision, message.mod_revision, message.lease
     )
 
 
-def txn_request(txn: Txn) -> Message:
+def txn_request(txn: Txn) -> pb.TxnRequest:
     """Return a transaction as etcd takes it."""
     return pb.TxnRequest(
         compare=[
@@ -69,7 +48,7 @@ def txn_request(txn: Txn) -> Message:
     )
 
 
-def txn_reply(message: Message) -> TxnReply:
+def txn_reply(message: pb.TxnResponse) -> TxnReply:
     """Return etcd's answer to a transaction."""
     return TxnReply(
         header(message.header),
@@ -84,21 +63,21 @@ def txn_reply(message: Message) -> TxnReply:
 
 def range_request(
     key: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False
-) -> Message:
+) -> pb.RangeRequest:
     """Return a read of [key, end)."""
     return pb.RangeRequest(
         key=key, range_end=end, limit=limit, revision=revision, keys_only=keys_only
     )
 
 
-def watch_request(key: bytes, end: bytes, start_revision: int) -> Message:
+def watch_request(key: bytes, end: bytes, start_revision: int) -> pb.WatchRequest:
     """Return the request that opens a watch on [key, end)."""
     return pb.WatchRequest(
         create_request=pb.WatchCreateRequest(key=key, range_end=end, start_revision=start_revision)
     )
 
 
-def batch(message: Message) -> Batch:
+def batch(message: pb.WatchResponse) -> Batch:
     """Return one answer of a watch; etcd never splits a revision over two of them.
 
     Its revision is the last event's, not the header's: while etcd catches up, several answers
@@ -108,18 +87,18 @@ def batch(message: Message) -> Batch:
     return Batch(events[-1].kv.mod_revision if events else 0, events)
 
 
-def _events(messages: Iterable[Message]) -> Iterable[Event]:
+def _events(messages: Iterable[pb.Event]) -> Iterable[Event]:
     for message in messages:
-        yield Event(key_value(message.kv), deleted=message.type == message.DELETE)
+        yield Event(key_value(message.kv), deleted=message.type == pb.Event.DELETE)
 
 
-def _op(op: Op) -> Message:
+def _op(op: Op) -> pb.RequestOp:
     match op:
         case Put(key, value, lease):
             return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, lease=lease))
         case Delete(key, end):
-            request = pb.DeleteRangeRequest(key=key, range_end=end or b"")
-            return pb.RequestOp(request_delete_range=request)
+            delete = pb.DeleteRangeRequest(key=key, range_end=end or b"")
+            return pb.RequestOp(request_delete_range=delete)
         case Range(key, end, limit):
-            request = pb.RangeRequest(key=key, range_end=end or b"", limit=limit)
-            return pb.RequestOp(request_range=request)
+            read = pb.RangeRequest(key=key, range_end=end or b"", limit=limit)
+            return pb.RequestOp(request_range=read)

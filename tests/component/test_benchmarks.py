@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, footprint, handover, machine, requests
+from benchmarks import figures, footprint, handover, machine, processes, requests
 from benchmarks.processes import BenchError, Speaker, first_event
 from benchmarks.table import HEAD, Row, as_markdown, as_text
 from benchmarks.usage import load, memory, processor
@@ -143,6 +143,17 @@ def test_an_error_that_is_told_is_an_error(tmp_path: Path) -> None:
             speaker.event("any")
 
 
+def test_a_program_that_does_not_go_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_GO_AWAY", 0.01)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with Speaker(command, name="stays", folder=tmp_path) as speaker:
+        proc = Path(f"/proc/{speaker.pid}")
+        assert proc.exists()
+    assert not proc.exists()
+
+
 def test_usage_is_of_the_process_that_is_named(tmp_path: Path) -> None:
     with echo(tmp_path) as speaker:
         speaker.send("started")
@@ -152,6 +163,7 @@ def test_usage_is_of_the_process_that_is_named(tmp_path: Path) -> None:
             speaker.send("again")
             speaker.event("again")
         assert processor(speaker.pid) > before > 0
+        assert before < processor(os.getpid()) / 2  # of a test run that has imported all this
         assert 1 < held.pss <= held.rss < memory(os.getpid()).rss
         assert load([speaker.pid], 0.05).share(speaker.pid) < 100
 
@@ -187,16 +199,18 @@ def test_a_quick_run_measures_everything_and_leaves_nothing_behind(tmp_path: Pat
     assert all(outcome for outcome in document["benches"].values())
     assert result.with_suffix(".md").read_text().startswith("| what | ours |")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.json", "result.md"]
-    assert processes_that_mention(str(tmp_path)) == []
+    assert heirs_of(f"TMPDIR={tmp_path}") == []
 
 
-def processes_that_mention(text: str) -> list[str]:
+def heirs_of(variable: str) -> list[str]:
+    """Return the command lines of all processes that have inherited this from the run."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has just ended
-        if text in command:
-            found.append(command)
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has just ended, or is somebody else's
+        if variable.encode() in environment:
+            found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
