@@ -7,7 +7,8 @@ are `sidecar.client`, `sidecar.election`, `sidecar.etcd` and `sidecar.errors`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+# As typing's, without its import, which would be a fifth of what `leader-sidecar check` takes.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from sidecar.client import Leadership as Leadership

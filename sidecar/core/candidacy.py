@@ -52,6 +52,9 @@ from sidecar.core.lease import NEVER
 from sidecar.core.queue import QueueReplica
 
 
+_GIVEN_UP_KEPT = 16
+
+
 class Phase(enum.Enum):
     """Where a candidacy stands; see the module's docstring."""
 
@@ -141,7 +144,7 @@ class Candidacy:
             raise IllegalStep(self.phase, step)
         given_up = self.given_up
         if step is Step.GIVE_UP_SENT:
-            given_up = given_up | {(self.key, self.token)}
+            given_up = _with(given_up, self.key, self.token)
         if phase in (Phase.OUT, Phase.CAMPAIGNING):
             return Candidacy(phase, given_up=given_up)
         return replace(self, phase=phase, given_up=given_up)
@@ -168,7 +171,15 @@ class Candidacy:
 
     def gives_up(self, key: bytes, token: int) -> Candidacy:
         """Return the candidacy after a removing request for a key it does not stand on."""
-        return replace(self, given_up=self.given_up | {(key, token)})
+        return replace(self, given_up=_with(self.given_up, key, token))
+
+
+def _with(
+    given_up: frozenset[tuple[bytes, int]], key: bytes, token: int
+) -> frozenset[tuple[bytes, int]]:
+    """Add one more; only the newest are kept, since older requests have had their answer."""
+    newest = sorted({*given_up, (key, token)}, key=lambda name: name[1])[-_GIVEN_UP_KEPT:]
+    return frozenset(newest)
 
 
 def holds_first(candidacy: Candidacy, replica: QueueReplica) -> bool:

@@ -17,7 +17,7 @@ class Background:
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -34,10 +34,11 @@ class Background:
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run `work` beside the block."""
-        self._tasks.append(self._group.create_task(work, name=name))
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def cancel(self) -> None:
         """Cancel every task, now."""
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
-        self._tasks.clear()

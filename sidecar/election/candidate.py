@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,7 @@ class Candidate:
         self.state = state or Feed(initial_state(config, self._clock))
         self._least_token = config.least_token
         self._election: Election | None = None
+        self._tasks = Background()
         self._pulse: Feed[int] = Feed(0)
         self._stop: Reason | None = None
         self._back: Reason | None = None
@@ -217,10 +218,12 @@ class Candidate:
             may_resume: whether to take it up again; else its lease is ended.
         """
         self.observer.listen(self._wake)
-        async with self.observer, Background() as tasks:
-            tasks.start(self._tell_in_time(), name="candidate-clock")
-            tasks.start(self._note_terms(), name="candidate-history")
+        async with self.observer, self._tasks:
+            self._tasks.start(self._tell_in_time(), name="candidate-clock")
+            self._tasks.start(self._note_terms(), name="candidate-history")
             if self.config.proposal.priority == 0:
+                if former is not None:
+                    await self._resume(former, may_resume=False)
                 self.decided.set()
                 await self._until(lambda: self._stop is not None)
             else:
@@ -318,8 +321,7 @@ class Candidate:
         self.decided.set()  # from here on the outputs say follower
         self._telling.reason = Reason.WAITING
         self._tell()
-        await self._keeper.settle()
-        if not await self._keeper.forget():
+        if not await self._nobody_believes():
             election.session.orphan()
 
     async def _try_to_resume(self, election: Election, standing: Standing) -> bool:
@@ -403,8 +405,7 @@ class Candidate:
         self._tell()
         if was_leading:
             await self._drain(election)
-        await self._keeper.settle()
-        if not await self._keeper.forget():
+        if not await self._nobody_believes():
             log.error("session.json cannot be removed, the lease is left to end by itself")
             self.given_back = False
             election.session.orphan()
@@ -425,6 +426,18 @@ class Candidate:
         if reason is Reason.PRIORITY:
             self._preference.note_move()
         log.debug("key given up token=%d reason=%s", token, reason)
+
+    async def _nobody_believes(self) -> bool:
+        """Wait until nobody takes us for the leader; False: a restart may yet do so."""
+        forgotten: list[bool] = []
+
+        async def forget() -> None:
+            forgotten.append(await self._keeper.forget())
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(forget(), name="candidate-forget")
+            group.create_task(_awaited(self._keeper.settle()), name="candidate-settle")
+        return forgotten[0]
 
     async def _drain(self, election: Election) -> None:
         """Let the drain time pass, as long as the key is safe and nobody is in a hurry."""
@@ -459,27 +472,27 @@ class Candidate:
             answer = Answer(accepted=False, reason=f"the store did not move the waiters: {exc}")
             await self._answer(nonce, request, answer)
             return
-        if not await self._answer(nonce, request, Answer(accepted=True)):
-            return  # whoever asked is gone
         if request.token != election.rev:
             return  # the term has ended meanwhile
+        # Beside the step-down, which need not wait for the answer to arrive.
+        self._tasks.start(
+            self._answer(nonce, request, Answer(accepted=True)), name="candidate-answer"
+        )
         waiters = self.observer.replica.entries[1:]
         next_one = target or (waiters[0] if waiters else None)
         pinned = next_one if next_one and not next_one.proposal.is_foreign else None
         reason = Reason.HANDOVER if request.action is Action.HANDOVER else Reason.RESIGNED
         await self._leave(election, reason, target, pinned)
 
-    async def _answer(self, nonce: str, request: Request, answer: Answer) -> bool:
-        """Answer on the asker's lease; False when that lease, and so the asker, is gone."""
+    async def _answer(self, nonce: str, request: Request, answer: Answer) -> None:
+        """Answer on the asker's lease, with which the answer goes."""
         txn = transactions.answer(self.observer.layout, nonce, request.lease, answer)
         try:
             await self._coordinator.txn(txn, timeout=_ANSWER_LIMIT)
         except Rejected as exc:
-            log.warning("request not answered nonce=%s error=%s", nonce, exc)
-            return False
+            log.info("request not answered nonce=%s error=%s", nonce, exc)
         except Unavailable as exc:
             self.contact.failed("answer", exc)
-        return True
 
     # --- telling ----------------------------------------------------------------------------
 
@@ -555,3 +568,7 @@ class Candidate:
         if failure:
             raise failure[0]
         return ended
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

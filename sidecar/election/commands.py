@@ -19,6 +19,7 @@ from sidecar.core.keys import Layout
 from sidecar.core.queue import Entry
 from sidecar.core.state import Leader
 from sidecar.core.store import Delete, Guard, Put, Txn
+from sidecar.election.backoff import Backoff
 from sidecar.election.observer import Observer, leader_of
 from sidecar.election.ports import Clock, Coordinator, SystemClock
 from sidecar.errors import CoordinatorError, LeaseExists, NoLeader, Refused, Unavailable
@@ -85,6 +86,7 @@ class Commands:
             Unavailable: the store, or the leader, did not answer in time.
         """
         async with self._watching() as observer, self._bounded("pause", observer):
+            await observer.synced()
             replica = observer.replica
             foreign = next((e for e in replica.entries if e.proposal.is_foreign), None)
             if foreign is not None:
@@ -122,16 +124,17 @@ class Commands:
 
     async def _ask(self, action: Action, to: str) -> Leader | None:
         async with self._watching() as observer, self._bounded(action.value, observer):
-            first = observer.replica.first
-            if first is None:
-                raise NoLeader(f"nobody stands in {self._layout.name}")
-            if first.proposal.is_foreign:
-                raise Refused(
-                    f"{first.proposal.id!r} leads and was put by another program, which knows "
-                    "no commands"
-                )
-            lease = await self._grant(_ASKER_TTL)
+            lease = await self._grant(_ASKER_TTL)  # while the observer reads the queue
             try:
+                await observer.synced()
+                first = observer.replica.first
+                if first is None:
+                    raise NoLeader(f"nobody stands in {self._layout.name}")
+                if first.proposal.is_foreign:
+                    raise Refused(
+                        f"{first.proposal.id!r} leads and was put by another program, which "
+                        "knows no commands"
+                    )
                 request = Request(action, first.token, to, lease)
                 return await self._ask_leader(observer, first, request)
             finally:
@@ -154,26 +157,28 @@ class Commands:
         return leader_of(observer.replica.first)
 
     async def _grant(self, ttl: float) -> int:
+        """Create a lease; tried until the command's time is over."""
+        backoff = Backoff(self._rng)
         while True:
+            # A new id for each try: one that took effect unheard ends by itself.
             lease = self._rng.getrandbits(62) + 1
             try:
                 await self._coordinator.grant(lease, ttl, timeout=_CALL_LIMIT)
             except LeaseExists:
                 continue
-            return lease
+            except Unavailable:
+                await backoff.wait()
+            else:
+                return lease
 
     async def _revoke(self, lease: int) -> None:
         # It ends by itself in half a minute; what was done is done.
         with contextlib.suppress(CoordinatorError):
             await self._coordinator.revoke(lease, timeout=_CALL_LIMIT)
 
-    @contextlib.asynccontextmanager
-    async def _watching(self) -> AsyncIterator[Observer]:
+    def _watching(self) -> Observer:
         name = self._layout.name
-        async with Observer(self._coordinator, name, clock=self._clock, rng=self._rng) as observer:
-            async with self._bounded("the command", observer):
-                await observer.synced()
-            yield observer
+        return Observer(self._coordinator, name, clock=self._clock, rng=self._rng)
 
     async def _until(self, observer: Observer, condition: Callable[[], bool]) -> None:
         changed = asyncio.Event()

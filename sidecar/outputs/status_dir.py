@@ -164,7 +164,6 @@ class StatusDirectory:
         content: bytes,
         *,
         mode: int = 0o644,
-        is_durable: bool = False,
         is_meant: Callable[[], bool] = lambda: True,
     ) -> bool:
         """Put a file in the place of another in one step; return whether it was done.
@@ -173,7 +172,6 @@ class StatusDirectory:
             name: in this directory.
             content: all of it.
             mode: permissions, whatever the umask.
-            is_durable: wait until the disk has the content.
             is_meant: asked last, right before the file appears; False leaves the old one.
 
         Raises:
@@ -186,8 +184,6 @@ class StatusDirectory:
             with os.fdopen(os.open(temporary, flags, mode), "wb", buffering=0) as file:
                 os.fchmod(file.fileno(), mode)
                 _write_all(file.fileno(), content)
-                if is_durable:
-                    os.fsync(file.fileno())
             if is_meant():
                 temporary.replace(self.path / name)
                 return True
@@ -242,8 +238,10 @@ class StatusDirectory:
         return ConfigError([problem])
 
     def _write_record(self, name: str, fields: dict[str, Any]) -> None:
+        # Not waited for: a slow disk must not hold up a step-down, and a power cut ends the boot
+        # that a session is of, and leaves of the largest token at the worst the one before.
         content = json.dumps({"v": _RECORD_VERSION, **fields}).encode()
-        self.replace(name, content, mode=0o600, is_durable=True)
+        self.replace(name, content, mode=0o600)
 
     def _read_record(self, name: str) -> dict[str, Any] | None:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK

@@ -7,12 +7,12 @@ from sidecar.core.codec import encode_term
 from sidecar.core.state import Reason
 from sidecar.core.store import Put, Txn
 from sidecar.errors import Unavailable
+from tests.election.sidecars import Sidecar
 from tests.election.support import (
     LAYOUT,
     SOON,
     TTL,
     WAY,
-    Sidecar,
     exactly,
     proposal,
     put_foreign,

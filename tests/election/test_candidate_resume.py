@@ -8,18 +8,8 @@ from sidecar.core.state import Reason, Role
 from sidecar.core.store import Put, Txn
 from sidecar.election.ports import Standing
 from sidecar.errors import PermissionDenied, StoreFull
-from tests.election.support import (
-    LAYOUT,
-    SOON,
-    TTL,
-    WAY,
-    Notebook,
-    Sidecar,
-    put_waiters,
-    queue,
-    removes,
-    value,
-)
+from tests.election.sidecars import Notebook, Sidecar
+from tests.election.support import LAYOUT, SOON, TTL, WAY, put_waiters, queue, removes, value
 from tests.support.sim_network import Fate
 from tests.support.sim_world import Simulation
 
@@ -166,6 +156,19 @@ def test_a_note_that_cannot_be_removed_leaves_the_old_lease_to_end(sim: Simulati
     b.until_it_leads(within=TTL + SOON)
     sim.run(WAY)
     assert a.state.candidates == ("b", "a")
+
+
+def test_who_only_observes_from_now_on_ends_its_old_lease(sim: Simulation) -> None:
+    a, standing = crashed(sim)
+    b = Sidecar(sim, "b").start().until_it_waits()
+    observer = Sidecar(sim, "observer", priority=0)
+    observer.process, observer.keeper = a.process, a.keeper
+    observer.start(standing)
+    sim.run(SOON)
+    assert b.leads
+    assert observer.state.role is Role.OBSERVER
+    assert observer.keeper.forgot == 1
+    assert observer.candidate.decided.is_set()
 
 
 def test_a_lease_that_has_ended_meanwhile_is_no_term(sim: Simulation) -> None:

@@ -1,27 +1,21 @@
 """What anybody may ask of an election, and what the leader answers."""
 
-import asyncio
-from typing import Any
-
 import pytest
 
-from sidecar.core.codec import Action, Answer, Request, encode_answer, encode_request
+from sidecar.core.codec import Answer, encode_answer
 from sidecar.core.state import Leader, Reason
-from sidecar.core.store import Delete, Put, Txn
+from sidecar.core.store import Put, Txn
 from sidecar.election import Commands
-from sidecar.errors import LeaseExists, NoLeader, Refused, Rejected, Unavailable
+from sidecar.errors import LeaseExists, NoLeader, Refused, Unavailable
+from tests.election.sidecars import WITHIN, Asker, Sidecar, standing
 from tests.election.support import (
     LAYOUT,
     SOON,
     TTL,
     WAY,
-    Host,
-    Sidecar,
-    Steady,
     exactly,
     put_foreign,
     put_waiters,
-    puts,
     queue,
     remove,
 )
@@ -30,32 +24,7 @@ from tests.support.sim_world import Simulation
 
 pytestmark = pytest.mark.sim
 
-WITHIN = 10.0
-REQUEST, ANSWER = LAYOUT.request(""), LAYOUT.answer("")
-
-
-class Asker(Host):
-    """A process that commands."""
-
-    def __init__(self, sim: Simulation) -> None:
-        super().__init__(sim, "asker")
-        self.commands = Commands(
-            self.etcd, LAYOUT.name, within=WITHIN, clock=self.process, rng=Steady("asker")
-        )
-
-    def begin(self, work: Any) -> "asyncio.Task[Any]":
-        return self.process.spawn(work)
-
-
-def standing(sim: Simulation, *names: str, **config: Any) -> list[Sidecar]:
-    """Return sidecars that stand in this order; the first one leads."""
-    cars = []
-    for name in names:
-        cars.append(Sidecar(sim, name, **config).start().until_it_waits())
-        sim.run(0.1)
-    cars[0].until_it_leads()
-    sim.run(SOON)
-    return cars
+REQUEST = LAYOUT.request("")
 
 
 def leases_of_askers(sim: Simulation, *cars: Sidecar) -> set[int]:
@@ -185,7 +154,7 @@ def test_a_leader_that_never_answers_is_told_and_the_lease_is_revoked(sim: Simul
     began = sim.now
     with pytest.raises(Unavailable, match=r"resign was not carried out within 10 s$"):
         asker.do(asker.commands.resign())
-    assert sim.now == exactly(began + 2 * 2 * WAY + WITHIN + 2 * WAY)
+    assert sim.now == exactly(began + WITHIN + 2 * WAY)
     assert len(sim.etcd.leases) == 1
     assert sim.etcd.read(REQUEST, REQUEST[:-1] + b"0").kvs == ()
 
@@ -193,7 +162,7 @@ def test_a_leader_that_never_answers_is_told_and_the_lease_is_revoked(sim: Simul
 def test_a_store_that_does_not_answer_is_told_with_what_is_wrong(sim: Simulation) -> None:
     asker = Asker(sim)
     sim.cut(asker.process)
-    with pytest.raises(Unavailable, match=r"the command was not carried out within 10 s: watch"):
+    with pytest.raises(Unavailable, match=r"handover was not carried out within 10 s: watch"):
         asker.do(asker.commands.handover())
     with pytest.raises(Unavailable, match=r"no answer to txn"):
         asker.do(asker.commands.resume())
@@ -216,140 +185,18 @@ def test_a_lease_id_that_is_taken_is_drawn_again(sim: Simulation) -> None:
     assert asker.do(asker.commands.resign()) is not None
 
 
+def test_a_grant_without_an_answer_is_tried_again_under_another_id(sim: Simulation) -> None:
+    a, b = standing(sim, "a", "b")
+    asker = Asker(sim)
+    sim.lose_next_reply(asker.process, "grant")
+    assert asker.do(asker.commands.resign()) is not None
+    sim.run(30.0)  # what nobody heard of has ended by itself
+    assert leases_of_askers(sim, a, b) == set()
+
+
 def test_a_command_by_default_uses_the_clock_of_the_machine(sim: Simulation) -> None:
     asker = Asker(sim)
     assert asker.do(Commands(asker.etcd, LAYOUT.name).resume()) is False
-
-
-# What a leader does with requests
-
-
-def ask(sim: Simulation, a: Sidecar, request: Request, nonce: str = "1") -> None:
-    value = encode_request(request)
-    sim.etcd.txn(Txn(then=(Put(LAYOUT.request(nonce), value, request.lease),)))
-
-
-def test_a_request_for_another_term_is_not_obeyed(sim: Simulation) -> None:
-    a, _ = standing(sim, "a", "b")
-    sim.etcd.grant(1, 60.0)
-    ask(sim, a, Request(Action.RESIGN, a.state.token - 1, "", 1))
-    sim.run(TTL)
-    assert a.leads
-    assert sim.etcd.get(LAYOUT.answer("1")) is None
-
-
-def test_a_request_that_nobody_waits_for_is_not_obeyed(sim: Simulation) -> None:
-    a, _ = standing(sim, "a", "b")
-    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 0))
-    sim.run(TTL)
-    assert a.leads
-
-
-def test_a_request_whose_asker_has_died_is_not_obeyed(sim: Simulation) -> None:
-    a, _ = standing(sim, "a", "b")
-    sim.etcd.grant(1, 60.0)
-    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
-    sim.etcd.revoke(1)
-    sim.run(TTL)
-    assert a.leads
-
-
-def test_an_asker_that_dies_before_the_answer_is_not_obeyed(sim: Simulation) -> None:
-    a, _ = standing(sim, "a", "b")
-    sim.etcd.grant(1, 60.0)
-    answered: list[Txn] = []
-
-    def asker_dies(txn: Txn) -> None:
-        if puts(ANSWER)(txn):
-            answered.append(txn)
-            sim.etcd.revoke(1)
-
-    a.etcd.meddle = asker_dies
-    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
-    sim.run(TTL)
-    assert len(answered) == 1
-    assert a.leads
-
-
-def test_a_term_that_ends_while_it_answers_is_not_resigned_again(sim: Simulation) -> None:
-    (a,) = standing(sim, "a")
-    sim.etcd.grant(1, 60.0)
-    token = a.state.token
-    own = a.state.key.encode()
-    sim.destine(a.process, "txn", Fate(matching=puts(ANSWER), reply_delay=0.5))
-    ask(sim, a, Request(Action.RESIGN, token, "", 1))
-    sim.run(0.1)
-    sim.delete_from_outside(own)
-    sim.run(TTL)
-    assert a.leads
-    assert a.state.token > token
-    assert Reason.RESIGNED not in a.reasons()
-
-
-def test_an_answer_that_nobody_confirms_is_taken_for_given(sim: Simulation) -> None:
-    a, b = standing(sim, "a", "b")
-    sim.etcd.grant(1, 60.0)
-    sim.destine(a.process, "txn", Fate(matching=puts(ANSWER), loses_reply=True))
-    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
-    b.until_it_leads(within=TTL)
-
-
-def test_each_request_is_answered_once(sim: Simulation) -> None:
-    a, _ = standing(sim, "a", "b")
-    sim.etcd.grant(1, 60.0)
-    for nonce in "123":
-        ask(sim, a, Request(Action.HANDOVER, a.state.token, "x", 1), nonce)
-    sim.run(TTL)
-    answers = sim.etcd.read(ANSWER, ANSWER[:-1] + b"0").kvs
-    assert len(answers) == 3
-    assert all(kv.create_revision == kv.mod_revision for kv in answers)
-    assert a.leads
-
-
-@pytest.mark.parametrize("fate", [Fate(loses_request=True), Fate(error=Rejected("too much"))])
-def test_waiters_that_the_store_does_not_move_are_a_refusal(sim: Simulation, fate: Fate) -> None:
-    (a,) = standing(sim, "a")
-    waiters = put_waiters(sim, 90)
-    sim.run(SOON)
-    moves = Fate(
-        matching=lambda txn: Delete(waiters[0]) in txn.then,
-        loses_request=fate.loses_request,
-        error=fate.error,
-    )
-    sim.destine(a.process, "txn", moves)
-    asker = Asker(sim)
-    with pytest.raises(Refused, match="the store did not move the waiters"):
-        asker.do(asker.commands.handover("w90"))
-    assert a.leads
-
-
-def test_a_target_of_another_program_is_not_pinned(sim: Simulation) -> None:
-    a = standing(sim, "a")[0]
-    foreign = put_foreign(sim)
-    asker = Asker(sim)
-    leader = asker.do(asker.commands.handover())
-    assert leader is not None
-    assert leader.key == foreign.decode()
-    assert sim.etcd.get(LAYOUT.pin) is None
-    assert not a.leads
-
-
-def test_a_pin_whose_lease_ends_meanwhile_does_not_keep_the_key(sim: Simulation) -> None:
-    a = standing(sim, "a")[0]
-    (w1,) = put_waiters(sim, 1)
-    sim.run(SOON)
-    own = a.state.key.encode()
-
-    def target_dies(txn: Txn) -> None:
-        if Delete(own) in txn.then:
-            sim.etcd.revoke(0x1001)
-
-    a.etcd.meddle = target_dies
-    asker = Asker(sim)
-    assert asker.do(asker.commands.handover("w1")) is None
-    assert w1 not in queue(sim)
-    assert sim.etcd.get(LAYOUT.pin) is None
-    assert Reason.HANDOVER in a.reasons()
 
 
 # Pauses
@@ -372,6 +219,15 @@ def test_in_a_pause_the_leader_gives_its_key_up_and_comes_back_after_it(sim: Sim
     a.until_it_waits()
     assert not asker.do(asker.commands.resume())
     assert b.state.candidates == ("b", "a")
+
+
+def test_a_pause_is_done_only_when_the_leader_has_given_its_key_up(sim: Simulation) -> None:
+    standing(sim, "a")
+    asker = Asker(sim)
+    for member in sim.cluster.members:
+        member.lag = 0.3
+    assert asker.do(asker.commands.pause())
+    assert queue(sim) == []
 
 
 def test_a_pause_for_a_time_ends_by_itself(sim: Simulation) -> None:

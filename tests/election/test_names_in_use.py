@@ -6,7 +6,8 @@ from sidecar.core.keys import Layout
 from sidecar.core.store import Put, Txn
 from sidecar.election.names import check_name
 from sidecar.errors import ConfigError, PermissionDenied
-from tests.election.support import SOON, Host, Sidecar, put_foreign
+from tests.election.sidecars import Sidecar
+from tests.election.support import SOON, Host, put_foreign
 from tests.support.sim_network import Fate
 from tests.support.sim_world import Simulation
 
@@ -44,6 +45,16 @@ def test_a_prefix_of_an_election_in_use_is_refused(sim: Simulation) -> None:
     assert problem == (
         "--election: '/sim' is a prefix of '/sim/election', which is in use; use another"
     )
+
+
+@pytest.mark.parametrize(
+    "key", ["/a/b/c/1", "/a/b/c.control/pause", "/a/b/c.history/1", "/a/b/c.control/request/1"]
+)
+def test_each_key_of_an_election_below_names_it(sim: Simulation, key: str) -> None:
+    put(sim, key)
+    for name in ("/a", "/a/b"):
+        with pytest.raises(ConfigError, match=f"'{name}' is a prefix of '/a/b/c', which"):
+            check(sim, name)
 
 
 def test_a_name_inside_an_election_in_use_is_refused(sim: Simulation) -> None:

@@ -1,73 +1,23 @@
 """What the tests of etcd's own election package demand, on a real etcd with three members.
 
 Each test is named after its model in `tests/integration/v3_election_test.go` and
-`tests/integration/clientv3/concurrency/` of etcd, or says what the pull request was about.
+`tests/integration/clientv3/concurrency/` of etcd.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
 from sidecar.core.candidacy import Phase
-from sidecar.core.keys import Layout
 from sidecar.core.state import Leader
 from sidecar.election import Election, Observer, Session
-from sidecar.errors import NotLeader, PermissionDenied, SessionLost
-from sidecar.etcd import EtcdCoordinator
-from sidecar.etcd.credentials import Credentials
-from tests.support.binaries import require_etcd
-from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
+from sidecar.errors import SessionLost
+from tests.election.real import SOON, candidate, connected, etcdctl, first_seen
+from tests.support.etcd_cluster import EtcdCluster
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]  # etcd may have to be built
-
-SOON = 60.0  # seconds; generous, most of it takes milliseconds
-ROOT = "root:secret-of-root"
-PASSWORD = "secret-of-user"  # noqa: S105 - a test's own
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[EtcdCluster]:
-    require_etcd()
-    with EtcdCluster(EtcdOptions(members=3, no_fsync=True)) as made:
-        yield made
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """Return an election's name that no other test uses."""
-    return f"/parity/{request.node.name}"
-
-
-@asynccontextmanager
-async def connected(cluster: EtcdCluster, member: int = 0) -> AsyncIterator[EtcdCoordinator]:
-    """Connect to one member alone, as the clients in etcd's tests are."""
-    endpoint = cluster.endpoints[member]
-    async with asyncio.timeout(SOON), EtcdCoordinator(endpoint) as etcd:
-        yield etcd
-
-
-@asynccontextmanager
-async def candidate(
-    cluster: EtcdCluster, name: str, member: int = 0, *, ttl: float = 5.0
-) -> AsyncIterator[Election]:
-    """Open a session and an election of its own on one member."""
-    async with (
-        connected(cluster, member) as etcd,
-        Session(etcd, ttl=ttl) as session,
-        Election(session, name) as election,
-    ):
-        yield election
-
-
-async def first_seen(etcd: EtcdCoordinator, name: str) -> Leader | None:
-    """Return the first word of an observer that was opened for it."""
-    async with Observer(etcd, name) as observer:
-        async for leader in observer.observe():
-            return leader
-    raise AssertionError("an observer never ends")
 
 
 async def leaders(election: Election, wanted: Callable[[Leader], bool]) -> list[Leader]:
@@ -79,15 +29,6 @@ async def leaders(election: Election, wanted: Callable[[Leader], bool]) -> list[
             if wanted(leader):
                 break
     return seen
-
-
-async def etcdctl(cluster: EtcdCluster, *arguments: str) -> str:
-    return (await asyncio.to_thread(cluster.etcdctl, *arguments)).stdout
-
-
-async def keys(cluster: EtcdCluster, name: str) -> list[str]:
-    got = await etcdctl(cluster, "get", f"{name}/", "--prefix", "--keys-only")
-    return got.split()
 
 
 async def test_election_wait(cluster: EtcdCluster, name: str) -> None:
@@ -327,162 +268,3 @@ async def test_v3_election_observe(cluster: EtcdCluster, name: str) -> None:
             await two.until(lambda: bool(observed) and observed[-1] == 9)
     assert observed == sorted(observed)
     assert observed[-1] == 9
-
-
-# Tests of open pull requests
-
-
-async def test_the_deletion_of_its_own_key_wakes_a_waiter(cluster: EtcdCluster, name: str) -> None:
-    async with (
-        candidate(cluster, name, 0) as leader,
-        candidate(cluster, name, 1) as waiter,
-        asyncio.TaskGroup() as group,
-    ):
-        await leader.campaign("a")
-        waiting = group.create_task(waiter.campaign("b"))
-        await waiter.until(lambda: waiter.phase is Phase.STANDING)
-        token = waiter.rev
-        await etcdctl(cluster, "del", waiter.key)
-        await waiter.until(lambda: waiter.rev > token)
-        assert not waiting.done()
-        await leader.resign()
-        await waiting
-        assert await keys(cluster, name) == [waiter.key]  # no leader without a key
-
-
-async def test_a_waiter_whose_lease_is_revoked_does_not_become_a_phantom(
-    cluster: EtcdCluster, name: str
-) -> None:
-    async with candidate(cluster, name, 0) as leader, candidate(cluster, name, 1) as waiter:
-        await leader.campaign("a")
-        async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(_fails(waiter))
-            await waiter.until(lambda: waiter.phase is Phase.STANDING)
-            await etcdctl(cluster, "lease", "revoke", f"{waiter.session.lease:x}")
-            assert await waiting == "expired"
-        await leader.resign()
-        assert not waiter.is_leader()
-        assert await keys(cluster, name) == []
-
-
-async def _fails(election: Election) -> str:
-    with pytest.raises(SessionLost) as lost:
-        await election.campaign("b")
-    return lost.value.reason
-
-
-async def test_a_compaction_while_waiting_neither_ends_the_wait_nor_leaves_a_key(
-    cluster: EtcdCluster, name: str
-) -> None:
-    async with (
-        candidate(cluster, name, 0) as leader,
-        candidate(cluster, name, 1) as waiter,
-        asyncio.TaskGroup() as group,
-    ):
-        await leader.campaign("a")
-        waiting = group.create_task(waiter.campaign("b"))
-        await waiter.until(lambda: waiter.phase is Phase.STANDING)
-        revision = (await asyncio.to_thread(cluster.header))["revision"]
-        await etcdctl(cluster, "compaction", str(revision))
-        await leader.resign()
-        await waiting
-        assert waiter.is_leader()
-
-
-async def test_a_resign_is_repeated_after_its_request_has_failed(name: str) -> None:
-    require_etcd()
-    with EtcdCluster(EtcdOptions(no_fsync=True)) as single:
-        (member,) = single.members
-        async with candidate(single, name, ttl=4.0) as election, asyncio.TaskGroup() as group:
-            await election.campaign("a")
-            member.pause()
-            resigning = group.create_task(election.resign())
-            try:
-                await _trouble(election, "resign")
-                assert not election.is_leader()
-                assert not resigning.done()
-            finally:
-                member.resume()
-            await resigning
-            assert election.phase is Phase.OUT
-            assert await keys(single, name) == []
-            with pytest.raises(NotLeader):
-                await election.proclaim("late")
-
-
-async def _trouble(election: Election, wanted: str) -> None:
-    contact = election.session.contact
-    seen = asyncio.Event()
-    failed = contact.failed
-
-    def noted(what: str, exc: Exception) -> None:
-        failed(what, exc)
-        if what == wanted:
-            seen.set()
-
-    contact.failed = noted  # type: ignore[method-assign]
-    await seen.wait()
-
-
-# With users
-
-
-@pytest.fixture
-def guarded(name: str) -> Iterator[EtcdCluster]:
-    """Return an etcd on which two users may use one election each, and nothing else."""
-    require_etcd()
-    with EtcdCluster(EtcdOptions(no_fsync=True)) as made:
-        for user in ("one", "two"):
-            layout = Layout(f"{name}-{user}")
-            made.etcdctl("role", "add", user)
-            made.etcdctl(
-                *("role", "grant-permission", user, "readwrite"),
-                *(layout.start.decode(), layout.end.decode()),
-            )
-            made.etcdctl("user", "add", f"{user}:{PASSWORD}")
-            made.etcdctl("user", "grant-role", user, user)
-        made.enable_auth(ROOT.partition(":")[2])
-        yield made
-
-
-async def test_election_with_auth_enabled(guarded: EtcdCluster, name: str) -> None:
-    led: list[tuple[str, int]] = []
-
-    async def stand(etcd: EtcdCoordinator, user: str, number: int, ahead: asyncio.Event) -> None:
-        async with (
-            Session(etcd, ttl=2.0) as session,
-            Election(session, f"{name}-{user}") as election,
-        ):
-            if number == 1:
-                await ahead.wait()
-            await election.campaign(f"{user}-{number}")
-            led.append((user, election.rev))
-            ahead.set()
-            session.orphan()  # nobody gives it back: the second one wins when the lease ends
-
-    async with AsyncExitStack() as stack, asyncio.timeout(SOON), asyncio.TaskGroup() as group:
-        for user in ("one", "two"):
-            credentials = Credentials(user=user, password=PASSWORD)
-            etcd = await stack.enter_async_context(EtcdCoordinator(guarded.endpoints, credentials))
-            ahead = asyncio.Event()
-            for number in range(2):
-                group.create_task(stand(etcd, user, number, ahead))
-    for user in ("one", "two"):
-        first, second = (token for who, token in led if who == user)
-        assert first < second
-
-
-async def test_a_refused_campaign_leaves_no_key(guarded: EtcdCluster, name: str) -> None:
-    credentials = Credentials(user="one", password=PASSWORD)
-    async with (
-        asyncio.timeout(SOON),
-        EtcdCoordinator(guarded.endpoints, credentials) as etcd,
-        Session(etcd) as session,
-        Election(session, f"{name}-two") as election,
-    ):
-        with pytest.raises(PermissionDenied):
-            await election.campaign("a")
-        assert election.phase is Phase.OUT
-        assert not session.lost.is_set
-    got = guarded.etcdctl("get", "", "--from-key", "--keys-only", user=ROOT)
-    assert got.stdout.split() == []

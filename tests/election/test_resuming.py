@@ -8,15 +8,7 @@ from sidecar.core.candidacy import Phase
 from sidecar.core.store import Put, Txn
 from sidecar.election.session import EXPIRED
 from sidecar.errors import SessionLost, Unavailable
-from tests.election.support import (
-    LAYOUT,
-    MARGIN,
-    SOON,
-    TTL,
-    Program,
-    queue,
-    removes,
-)
+from tests.election.support import LAYOUT, MARGIN, SOON, TTL, Program, queue, removes
 from tests.support.sim_network import Fate
 from tests.support.sim_world import Simulation
 
@@ -73,6 +65,14 @@ def test_what_does_not_agree_is_not_taken_up(sim: Simulation, wrong: str) -> Non
     assert b.election.phase is Phase.OUT
     sim.run(SOON)
     assert not b.election.is_leader()
+
+
+def test_a_token_that_may_never_act_is_not_taken_up(sim: Simulation) -> None:
+    a = crashed(sim)
+    a.program.least_token = a.rev + 1
+    b = heir(sim, a)
+    assert not b.do(b.election.resume(a.key, a.rev))
+    assert b.election.phase is Phase.OUT
 
 
 def test_a_lease_that_has_ended_is_told(sim: Simulation) -> None:

@@ -7,16 +7,8 @@ from typing import Any
 import pytest
 
 from sidecar.core.state import Reason, Role
-from tests.election.support import (
-    SOON,
-    TTL,
-    WAY,
-    Notebook,
-    Sidecar,
-    exactly,
-    queue,
-    removes,
-)
+from tests.election.sidecars import Notebook, Sidecar
+from tests.election.support import SOON, TTL, WAY, exactly, queue, removes
 from tests.support.sim_network import Fate
 from tests.support.sim_world import Simulation
 
@@ -89,6 +81,15 @@ def test_a_revoke_that_nobody_confirms_is_told(sim: Simulation) -> None:
     assert not a.candidate.given_back
     sim.run(TTL + SOON)
     assert len(sim.etcd.leases) == 1
+
+
+def test_who_is_cancelled_gives_no_key_up_out_of_order(sim: Simulation) -> None:
+    a, b = pair(sim)
+    a.process.stop()
+    a.until_it_ends()
+    assert a.keeper.settled == a.keeper.forgot == 0
+    assert len(queue(sim)) == 2
+    b.until_it_leads(within=TTL + SOON)  # when the lease has ended by itself
 
 
 # Draining
@@ -170,7 +171,6 @@ def test_the_key_is_kept_until_nobody_can_believe_in_this_leader_any_more(
     sim.run(4 * TTL)
     assert a.state.role is Role.FOLLOWER
     assert not b.leads
-    assert a.keeper.forgot == 0
     began = sim.now
     a.call(a.keeper.told.set)
     b.until_it_leads()
@@ -258,8 +258,12 @@ def test_a_key_that_is_kept_and_goes_is_given_up_by_nobody(sim: Simulation) -> N
 
 def test_a_stop_before_a_retire_keeps_no_key(sim: Simulation) -> None:
     a, b = pair(sim)
-    a.call(a.candidate.stop)
-    a.call(lambda: a.candidate.retire(keep_key=True))
+
+    def both() -> None:
+        a.candidate.stop()
+        a.candidate.retire(keep_key=True)
+
+    a.call(both)
     a.until_it_ends()
     sim.run(WAY)
     assert b.leads

@@ -178,3 +178,11 @@ def test_a_key_counts_as_lost_only_by_a_replica_that_is_no_older_than_it() -> No
 
 def test_being_first_needs_a_token() -> None:
     assert not holds_first(Candidacy(), replica((KEY, TOKEN)))
+
+
+def test_what_was_given_up_is_remembered_for_as_long_as_a_request_may_be_under_way() -> None:
+    candidacy = Candidacy()
+    for token in range(1, 1001):
+        candidacy = candidacy.gives_up(KEY, token)
+    assert not candidacy.may_adopt(KEY, 1000)
+    assert len(candidacy.given_up) == 16
