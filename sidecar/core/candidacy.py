@@ -51,7 +51,6 @@ from dataclasses import dataclass, field, replace
 from sidecar.core.lease import NEVER
 from sidecar.core.queue import QueueReplica
 
-
 _GIVEN_UP_KEPT = 16
 
 

@@ -9,7 +9,7 @@ from sidecar.core.state import Reason
 from sidecar.core.store import Delete, Put, Txn
 from sidecar.errors import Refused, Rejected
 from tests.election.sidecars import Asker, Sidecar, standing
-from tests.election.support import LAYOUT, SOON, TTL, put_foreign, put_waiters, puts, queue
+from tests.election.support import LAYOUT, SOON, TTL, WAY, put_foreign, put_waiters, puts, queue
 from tests.support.sim_network import Fate
 from tests.support.sim_world import Simulation
 

@@ -1,6 +1,8 @@
 """Clusters shared by the tests of a module, and a team of sidecars that is judged at the end."""
 
+import os
 import re
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,44 @@ def team3(cluster: EtcdCluster, tmp_path: Path, election: str) -> Iterator[Team]
     with Team(cluster.endpoints, tmp_path, election=election) as made:
         yield made
         made.judge()
+
+
+class Disk:
+    """A file system of 128 KiB, which can be filled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._filling = path / "filling"
+
+    def fill(self) -> None:
+        """Leave no room for a single byte more."""
+        with self._filling.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                return
+
+    def clear(self) -> None:
+        """Give the room back."""
+        self._filling.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """Return a small disk that is mounted for the test; needs root."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(path)]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,7 +18,7 @@ from sidecar.client import Leadership
 from tests.integration.support_record import Belief, Recorder, problems
 from tests.support.procs import LOOPBACK, Child, ReservedPort, inherited_environment, wait_until
 
-LONG = 60.0  # seconds; a bound for a slow machine, not an expectation
+LONG = 30.0  # seconds; a bound for a slow machine, not an expectation
 PROGRAM = (sys.executable, "-m", "sidecar")
 LEADER, OTHER, USAGE, UNREACHABLE = 0, 1, 2, 3  # exit codes
 
@@ -197,6 +197,7 @@ class Team:
         self.members: dict[str, Sidecar] = {}
         self.tokens_may_shrink = False
         self._children: list[Child] = []
+        self._sidecars: list[Sidecar] = []
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +209,7 @@ class Team:
         trace: TracebackType | None,
     ) -> None:
         self.recorder.stop()
-        for sidecar in self.members.values():
+        for sidecar in self._sidecars:
             sidecar.close()
         for child in self._children:
             child.close()
@@ -218,15 +219,15 @@ class Team:
         self.recorder.stop()
         wrong = problems(self.recorder.beliefs, tokens_may_shrink=self.tokens_may_shrink)
         wrong += [
-            f"{name} ended in a traceback"
-            for name, sidecar in self.members.items()
+            f"{sidecar.name} logged a traceback"
+            for sidecar in self._sidecars
             if any("Traceback" in line for line in sidecar.log)
         ]
         assert not wrong, "\n".join(wrong)
 
     def logs(self) -> str:
         """Return what all of them logged, and the record."""
-        parts = [sidecar.child.tail() for sidecar in self.members.values()]
+        parts = [sidecar.child.tail() for sidecar in self._sidecars]
         return "\n".join([*parts, *map(str, self.recorder.beliefs)])
 
     @property
@@ -257,6 +258,7 @@ class Team:
             env=env,
         )
         self.members[name] = sidecar
+        self._sidecars.append(sidecar)
         self.recorder.add(name, sidecar.status_dir)
         return sidecar
 
@@ -277,9 +279,13 @@ class Team:
     def wait_for_queue(self, *names: str) -> None:
         """Wait until all that stand see exactly this queue."""
         for name in names:
-            self.members[name].wait_until(
-                lambda status: status.get("candidates") == list(names), f"the queue {names}"
-            )
+            self.wait_for_queue_of(name, names)
+
+    def wait_for_queue_of(self, name: str, queue: Sequence[str]) -> None:
+        """Wait until one of them sees exactly this queue, in which strangers may stand."""
+        self.members[name].wait_until(
+            lambda status: status.get("candidates") == list(queue), f"the queue {queue}"
+        )
 
     def leaders(self) -> list[Sidecar]:
         """Return whose status file says leader now."""

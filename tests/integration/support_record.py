@@ -60,6 +60,12 @@ class Recorder:
         with self._lock:
             self._directories[name] = directory
 
+    def forget(self, name: str) -> None:
+        """Leave out a name whose directory is another one's."""
+        with self._lock:
+            self._directories.pop(name, None)
+            self._beliefs = [belief for belief in self._beliefs if belief.name != name]
+
     @property
     def beliefs(self) -> list[Belief]:
         """All so far, in the order in which they began."""

@@ -9,6 +9,7 @@ import pytest
 from sidecar import boottime
 from tests.integration.support import LONG, Team
 from tests.support.binaries import VERSIONS
+from tests.support.bridge import Bridge
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import LOOPBACK, wait_until
 
@@ -58,26 +59,33 @@ def test_a_restarted_follower_queues_again_and_costs_nothing(team: Team) -> None
 
 
 @both_versions
-def test_a_frozen_leader_never_says_leader_again_with_its_old_token(team: Team) -> None:
+def test_a_frozen_leader_never_says_leader_again_with_its_old_token(
+    team: Team, one_member: EtcdCluster
+) -> None:
     ttl = 2
-    a, b = team.start("a", "b", ttl=ttl)
-    token = a.token or 0
-    with_request = http.client.HTTPConnection(LOOPBACK, int(a.url.rpartition(":")[2]), timeout=LONG)
-    with_request.connect()
-    a.child.pause()
-    frozen = boottime.now()
-    with_request.request("GET", "/leader")  # the first thing it hears when it thaws
-    assert team.wait_for_leader(after=token) is b
-    wait_until(lambda: boottime.now() > frozen + 2 * ttl, "2 x TTL have passed", LONG)
-    thawed = boottime.now()
-    a.child.resume()
-    assert with_request.getresponse().status == 503
-    with_request.close()
-    team.wait_for_queue("b", "a")
-    assert a.says_everywhere("follower")
-    assert b.says_everywhere("leader")
+    with Bridge(LOOPBACK, one_member.members[0].client_port) as bridge:
+        a, b = team.add("a", endpoints=[bridge.endpoint], ttl=ttl), team.add("b", ttl=ttl)
+        team.launch(a, b)
+        token = a.token or 0
+        asker = http.client.HTTPConnection(LOOPBACK, int(a.url.rpartition(":")[2]), timeout=LONG)
+        asker.connect()
+        a.child.pause()
+        frozen = boottime.now()
+        bridge.pause()  # when it thaws, nothing but the clock can tell it that its term is over
+        asker.request("GET", "/leader")
+        assert team.wait_for_leader(after=token) is b
+        wait_until(lambda: boottime.now() > frozen + 2 * ttl, "2 x TTL have passed", LONG)
+        thawed = boottime.now()
+        a.child.resume()
+        assert asker.getresponse().status == 503
+        asker.close()
+        assert a.says_everywhere("follower")
+        bridge.resume()
+        team.wait_for_queue("b", "a")
+        assert a.says_everywhere("follower")
+        assert b.says_everywhere("leader")
+        assert a.document()["leader"]["id"] == "b"
     assert team.last_belief("a", token).until <= frozen + ttl
-    assert a.document()["leader"]["id"] == "b"
     assert all(one.until < thawed for one in team.recorder.beliefs if one.name == "a")
 
 

@@ -109,15 +109,17 @@ class History:
         """Note that an output says *leader* until `valid_until` (the process's boot time)."""
         until = process.true_time(valid_until)
         said = Interval(process, f"says leader in {output}", token, self.world.now, until)
+        before = self._said.get((process.name, output))
         self._said[process.name, output] = said
-        self.world.note(process.name, output, "says leader, token", token, "until", f"{until:.6f}")
+        if before is None or before.token != token:  # a renewal is no news
+            self.world.note(process.name, said)
         if until > self.world.now:
             self._check_term(said)
 
     def unsaid(self, process: Process, output: str) -> None:
         """Note that an output says *follower*, or is gone."""
-        self._said.pop((process.name, output), None)
-        self.world.note(process.name, output, "says follower")
+        if self._said.pop((process.name, output), None) is not None:
+            self.world.note(process.name, output, "says leader no more")
 
     def trouble(self, what: str) -> None:
         """Note a fault of a moment; from here on the time without a leader counts anew."""
@@ -207,7 +209,7 @@ class History:
                 self._violation(f"two leaders: {actor.current} and {name}: {claim}")
         for (name, _), said in self._said.items():
             is_live = name != actor.process.name and said.until > self.world.now
-            if is_live and not self._is_excused(said.token):
+            if is_live and not (self._is_excused(said.token) or self._is_excused(_token(actor))):
                 self._violation(f"two leaders: {actor.current} and {said}")
 
     def _acts_now(self, actor: _Actor, claim: Interval) -> bool:
@@ -242,6 +244,8 @@ class History:
             kvs = self.etcd.read(self.prefix, _prefix_end(self.prefix)).kvs
             ordered = sorted(kvs, key=lambda kv: kv.create_revision)
             self._queue = {kv.key: kv.create_revision for kv in ordered}
+            # A key may live on and not be the first any more, before one that is back.
+            self._gone_outside |= dict.fromkeys(before.values(), self.world.now)
         for event in events:
             if event.kv.key.startswith(self.prefix):
                 if event.deleted:
@@ -324,11 +328,14 @@ class History:
         """Return for how many seconds somebody acted."""
         return sum(until - start for start, until in self._led())
 
+    def all_intervals(self) -> list[Interval]:
+        """Return the times in which somebody acted, with those that go on."""
+        open_ones = [actor.current for actor in self._actors.values() if actor.current is not None]
+        return [*self.intervals, *open_ones]
+
     def _led(self) -> list[tuple[float, float]]:
         now = self.world.now
-        open_ones = [actor.current for actor in self._actors.values() if actor.current is not None]
-        everything = [*self.intervals, *open_ones]
-        return sorted((one.start, min(one.until, now)) for one in everything)
+        return sorted((one.start, min(one.until, now)) for one in self.all_intervals())
 
     def _quiet(self) -> Iterator[tuple[float, float]]:
         depth, since = 0, 0.0

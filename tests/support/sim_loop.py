@@ -67,6 +67,15 @@ class SimLoop(asyncio.BaseEventLoop):
             self._ready.append(handle)
         return handle
 
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        # What a thread does is simulated as input of the process, so this is always the loop's own.
+        return self.call_soon(callback, *args, context=context)
+
     def call_at(
         self,
         when: float,

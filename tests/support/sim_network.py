@@ -143,6 +143,10 @@ class Network:
         """Name in advance what happens to the next matching request of a kind."""
         self._fates[process.name, kind].append(fate)
 
+    def forget_fates(self) -> None:
+        """Let nothing befall the requests to come that was not met yet."""
+        self._fates.clear()
+
     def fate(self, process: Process, kind: str, argument: Any) -> Fate:
         """Return what is destined for a request, and use it up."""
         if not self._fates:
