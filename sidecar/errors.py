@@ -14,6 +14,7 @@
         ├── Rejected           a definite no: the request has not taken effect
         │   ├── LeaseNotFound
         │   ├── LeaseExists
+        │   ├── NotAuthenticated
         │   ├── PermissionDenied
         │   └── StoreFull
         └── Compacted          the revision asked for is no longer kept
@@ -92,8 +93,12 @@ class LeaseExists(Rejected):
     """The lease id is taken; for a retried grant that means the first try took effect."""
 
 
+class NotAuthenticated(Rejected):
+    """The store does not know the user, or does not believe the password."""
+
+
 class PermissionDenied(Rejected):
-    """The user may not do this, or is not who it claims to be."""
+    """The user may not do this."""
 
 
 class StoreFull(Rejected):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Sequence
 
 import click
@@ -11,6 +12,7 @@ import sidecar
 from sidecar.errors import (
     ConfigError,
     NoLeader,
+    NotAuthenticated,
     NotLeader,
     PermissionDenied,
     Refused,
@@ -72,6 +74,8 @@ def group() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command; every error is one line (or one per problem) on stderr."""
     name = arguments[0] if arguments else ""
+    # What a command has to say it prints; `run` and `exec` set their log up themselves.
+    logging.getLogger("sidecar").addHandler(logging.NullHandler())
     try:
         code = group.main(list(arguments), prog_name="leader-sidecar", standalone_mode=False)
     except click.exceptions.Exit as exc:
@@ -96,4 +100,4 @@ def _code(exc: SidecarError) -> int:
         return UNREACHABLE
     if isinstance(exc, NoLeader | NotLeader | Refused):
         return REFUSED
-    return USAGE if isinstance(exc, PermissionDenied) else REFUSED
+    return USAGE if isinstance(exc, NotAuthenticated | PermissionDenied) else REFUSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import click
@@ -9,6 +10,8 @@ import click
 from sidecar.cli.options import given, settings_options
 from sidecar.errors import ConfigError
 from sidecar.retire import retire
+
+log = logging.getLogger(__name__)
 
 _PREDECESSOR = 10.0
 """Seconds that `exec` waits for the command of a predecessor that was killed."""
@@ -80,6 +83,8 @@ def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
     from sidecar.outputs.status_dir import StatusDirectory  # noqa: PLC0415
 
     configure(settings.log_format, settings.log_level)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
     directory = StatusDirectory(settings.status_dir)
     # A command of a predecessor holds the lock until it is dead, which it is in a moment.
     lock = directory.lock(within=_PREDECESSOR if command else 0.0)

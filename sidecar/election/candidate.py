@@ -472,27 +472,27 @@ class Candidate:
             answer = Answer(accepted=False, reason=f"the store did not move the waiters: {exc}")
             await self._answer(nonce, request, answer)
             return
+        if not await self._answer(nonce, request, Answer(accepted=True)):
+            return  # whoever asked is gone
         if request.token != election.rev:
             return  # the term has ended meanwhile
-        # Beside the step-down, which need not wait for the answer to arrive.
-        self._tasks.start(
-            self._answer(nonce, request, Answer(accepted=True)), name="candidate-answer"
-        )
         waiters = self.observer.replica.entries[1:]
         next_one = target or (waiters[0] if waiters else None)
         pinned = next_one if next_one and not next_one.proposal.is_foreign else None
         reason = Reason.HANDOVER if request.action is Action.HANDOVER else Reason.RESIGNED
         await self._leave(election, reason, target, pinned)
 
-    async def _answer(self, nonce: str, request: Request, answer: Answer) -> None:
-        """Answer on the asker's lease, with which the answer goes."""
+    async def _answer(self, nonce: str, request: Request, answer: Answer) -> bool:
+        """Answer on the asker's lease; False when that lease, and so the asker, is gone."""
         txn = transactions.answer(self.observer.layout, nonce, request.lease, answer)
         try:
             await self._coordinator.txn(txn, timeout=_ANSWER_LIMIT)
         except Rejected as exc:
             log.info("request not answered nonce=%s error=%s", nonce, exc)
+            return False
         except Unavailable as exc:
             self.contact.failed("answer", exc)
+        return True
 
     # --- telling ----------------------------------------------------------------------------
 
@@ -504,7 +504,7 @@ class Candidate:
         """Take in what has changed, and publish what is true now."""
         self._preference.note_places(self.observer.replica)
         self._note_token()
-        self._telling.tell(self._election)
+        self._telling.tell(self._election, least_token=self._least_token)
 
     def _note_token(self) -> None:
         first = self.observer.replica.first

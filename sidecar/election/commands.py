@@ -62,6 +62,7 @@ class Commands:
         Raises:
             NoLeader: nobody leads.
             Refused: the leader refused, or changed meanwhile; says why.
+            Rejected: the store does not let us.
             Unavailable: the store, or the leader, did not answer in time.
         """
         return await self._ask(Action.RESIGN, "")
@@ -86,7 +87,7 @@ class Commands:
             Unavailable: the store, or the leader, did not answer in time.
         """
         async with self._watching() as observer, self._bounded("pause", observer):
-            await observer.synced()
+            await observer.looked()
             replica = observer.replica
             foreign = next((e for e in replica.entries if e.proposal.is_foreign), None)
             if foreign is not None:
@@ -126,7 +127,9 @@ class Commands:
         async with self._watching() as observer, self._bounded(action.value, observer):
             lease = await self._grant(_ASKER_TTL)  # while the observer reads the queue
             try:
-                await observer.synced()
+                await observer.looked()
+                if observer.replica.is_paused:
+                    raise Refused("the election is paused, so nobody leads; resume it first")
                 first = observer.replica.first
                 if first is None:
                     raise NoLeader(f"nobody stands in {self._layout.name}")

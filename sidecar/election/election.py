@@ -290,7 +290,7 @@ class Election:
         await self.until(
             lambda: (
                 self.phase is not Phase.STANDING
-                or self._candidacy.deadline > NEVER
+                or (self._candidacy.deadline > NEVER and self.observer.replica.is_synced)
                 or self.observer.replica.is_paused
             )
         )

@@ -20,11 +20,15 @@ async def check_name(coordinator: Coordinator, name: str) -> None:
     Raises:
         ConfigError: there is one; the sentence names it.
         Unavailable: no answer; ask again.
+        Rejected: the store does not let us look; says what is needed.
     """
     layout = Layout(name)
-    below = await coordinator.read(
-        layout.candidates, layout.end, timeout=_READ_LIMIT, keys_only=True
-    )
+    try:
+        below = await coordinator.read(
+            layout.candidates, layout.end, timeout=_READ_LIMIT, keys_only=True
+        )
+    except PermissionDenied as exc:
+        raise PermissionDenied(f"{exc}; needed: {layout.grant_command}") from exc
     for kv in below.kvs:
         rest = kv.key.removeprefix(layout.candidates)
         if b"/" in rest:

@@ -25,7 +25,7 @@ from sidecar.election.backoff import Backoff
 from sidecar.election.contact import Contact
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock, Coordinator, Meter, NoMeter, SystemClock
-from sidecar.errors import CoordinatorError, PermissionDenied, Unavailable
+from sidecar.errors import CoordinatorError, PermissionDenied, Rejected, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,8 @@ class Observer:
         self._reread_every = reread_every
         self._listeners: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._refusal: Rejected | None = None
         self._doubt = asyncio.Event()
         self._doubted: tuple[Mapping[bytes, KeyValue | None], int] = ({}, 0)
         self._tasks = Background()
@@ -106,6 +108,16 @@ class Observer:
     async def synced(self) -> None:
         """Wait until the replica holds the queue for the first time."""
         await self._synced.wait()
+
+    async def looked(self) -> None:
+        """Wait until the replica holds the queue, or the store has refused to show it.
+
+        Raises:
+            Rejected: it has refused. The observer goes on trying all the same.
+        """
+        await self._looked.wait()
+        if self._refusal is not None:
+            raise self._refusal
 
     async def observe(self) -> AsyncIterator[Leader | None]:
         """Yield who leads, the present one first, then the latest after each change.
@@ -147,11 +159,17 @@ class Observer:
                     backoff.reset()
                     await self._apply_until_lost(batches)
             except PermissionDenied as exc:
-                needed = f"{exc}; needed: {layout.grant_command}"
-                self._contact.failed("watch", PermissionDenied(needed))
+                self._is_refused(PermissionDenied(f"{exc}; needed: {layout.grant_command}"))
+            except Rejected as exc:
+                self._is_refused(exc)
             except CoordinatorError as exc:
                 self._contact.failed("watch", exc)
             await backoff.wait()
+
+    def _is_refused(self, exc: Rejected) -> None:
+        self._contact.failed("watch", exc)
+        self._refusal = exc
+        self._looked.set()
 
     async def _apply_until_lost(self, batches: AsyncIterator[Batch]) -> None:
         lost: CoordinatorError | None = None
@@ -188,7 +206,9 @@ class Observer:
         elif header.revision < self.replica.revision:
             return  # the watch has brought newer events meanwhile
         self.replica.replace(header, reply.kvs)
+        self._refusal = None
         self._synced.set()
+        self._looked.set()
         self._tell()
 
     async def _reread_now_and_then(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 from collections.abc import Generator, Sequence
 from types import TracebackType
@@ -22,6 +23,8 @@ from sidecar.election.backoff import Backoff
 from sidecar.election.contact import Contact
 from sidecar.election.ports import Clock, Coordinator, Meter, NoMeter, SystemClock
 from sidecar.errors import LeaseExists, LeaseNotFound, Rejected, SessionLost, Unavailable
+
+log = logging.getLogger(__name__)
 
 _LEASE_BITS = 62
 _YOUNG = 1.0
@@ -83,7 +86,7 @@ class Session:
         coordinator: the store.
         ttl: seconds; the store may grant more, and what it granted counts.
         margin: seconds before the lease's end at which acting stops; None: the least safe one.
-        lease: an existing lease to take up.
+        lease: an existing lease to take up; one session at a time may live on a lease.
 
     Attributes:
         is_taken_up: whether the lease existed before, so that keys may hang on it.
@@ -253,6 +256,8 @@ class Session:
                 if tries:
                     break  # an earlier try took effect; the first renewal tells the TTL
             else:
+                if ttl != self.timing.ttl:
+                    log.info("etcd grants another ttl asked=%g granted=%g", self.timing.ttl, ttl)
                 self.timing = Timing.granted(ttl, self._margin)
                 break
         self._granted_at = self.clock.now()

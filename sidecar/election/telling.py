@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sidecar.core.candidacy import Phase
 from sidecar.core.lease import NEVER
-from sidecar.core.state import ElectionState, Link, Reason, Role
+from sidecar.core.state import ElectionState, Leader, Link, Reason, Role
 from sidecar.election.contact import Contact
 from sidecar.election.election import Election
 from sidecar.election.feed import Feed
@@ -72,8 +72,8 @@ class Telling:
         """Whether this candidate has acted in the term that the election stands in now."""
         return election.rev != 0 and election.rev == self.led_token
 
-    def tell(self, election: Election | None) -> None:
-        """Publish what is true now."""
+    def tell(self, election: Election | None, *, least_token: int) -> None:
+        """Publish what is true now; who is first with a token below `least_token` leads not."""
         now = self._clock.now()
         old = self.state.value
         replica = self._observer.replica
@@ -88,10 +88,10 @@ class Telling:
             token=leading.rev if leading else 0,
             key=leading.key if leading else "",
             deadline=leading.deadline if leading else NEVER,
-            leader=self._observer.leader.value if is_known else None,
+            leader=self._leader(least_token) if is_known else None,
             transitions=self._observer.transitions,
             candidates=tuple(entry.proposal.id for entry in replica.entries),
-            reason=self._why_leading() if leading else self._why_not(election),
+            reason=self._why_leading() if leading else self._why_not(election, least_token),
             link=link,
             is_registered=election is not None and election.entry is not None,
             is_paused=replica.is_paused,
@@ -119,7 +119,11 @@ class Telling:
         self.reason = self._began_because
         return self.reason
 
-    def _why_not(self, election: Election | None) -> Reason:
+    def _leader(self, least_token: int) -> Leader | None:
+        leader = self._observer.leader.value
+        return leader if leader is not None and leader.token >= least_token else None
+
+    def _why_not(self, election: Election | None, least_token: int) -> Reason:
         """Return why it does not lead, and note how a term ended."""
         if not self._is_end_told:
             if self.reason is self._began_because:  # it did not step down: something else ended it
@@ -129,7 +133,14 @@ class Telling:
                 self.reason = forced
             self._is_end_told = True
             self._meter.stepped_down(self.reason)
-        if election is not None and election.is_first and election.rev < election.least_token:
+        if election is not None and election.is_first and election.rev < least_token:
+            if self.state.value.reason is not Reason.TOKEN_WENT_BACK:
+                log.error(
+                    "tokens went back, nobody may act token=%d largest_seen=%d; restore etcd with "
+                    "--bump-revision --mark-compacted, or start with --accept-token-reset",
+                    election.rev,
+                    least_token,
+                )
             return Reason.TOKEN_WENT_BACK
         return self.reason
 

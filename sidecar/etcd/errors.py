@@ -15,6 +15,7 @@ from sidecar.errors import (
     CoordinatorError,
     LeaseExists,
     LeaseNotFound,
+    NotAuthenticated,
     PermissionDenied,
     Rejected,
     StoreFull,
@@ -26,7 +27,7 @@ class TokenNeeded(CoordinatorError):
     """The call's token is missing, expired or outdated; authenticate and call again."""
 
 
-class AuthIsOff(PermissionDenied):
+class AuthIsOff(NotAuthenticated):
     """A user and a password were given, and etcd knows no users: calls need no token."""
 
 
@@ -38,9 +39,9 @@ _BY_MESSAGE: tuple[tuple[str, type[CoordinatorError]], ...] = (
     ("revision of auth store is old", TokenNeeded),
     ("user name is empty", TokenNeeded),
     ("permission denied", PermissionDenied),
-    ("authentication failed", PermissionDenied),
+    ("authentication failed", NotAuthenticated),
     ("authentication is not enabled", AuthIsOff),
-    ("user name not found", PermissionDenied),
+    ("user name not found", NotAuthenticated),
     ("too large lease TTL", Rejected),
     ("request is too large", Rejected),
     ("duplicate key given", Rejected),
@@ -78,6 +79,9 @@ def _readable(details: str) -> str:
     text = text.removeprefix("failed to connect to all addresses; last error: ")
     if "handshake failed" in text.lower():
         text = f"TLS: {text}; check --cacert, --cert and --key"
+    elif "unwrap failed" in text.lower():
+        # With TLS 1.3 the server's refusal of a client comes after the handshake.
+        text = f"TLS: {text}; does etcd want a client certificate? check --cert and --key"
     return text[:_LONGEST_DETAIL]
 
 

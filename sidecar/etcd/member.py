@@ -22,7 +22,13 @@ import grpc
 from google.protobuf.message import Message
 
 from sidecar.core.store import Batch, Guard, Proof, Range, RangeReply, Txn, TxnReply
-from sidecar.errors import CoordinatorError, LeaseNotFound, PermissionDenied, Unavailable
+from sidecar.errors import (
+    CoordinatorError,
+    LeaseNotFound,
+    NotAuthenticated,
+    PermissionDenied,
+    Unavailable,
+)
 from sidecar.etcd import messages
 from sidecar.etcd import rpc_pb2 as pb
 from sidecar.etcd.credentials import Credentials
@@ -228,7 +234,7 @@ class Member:
             try:
                 return await attempt()
             except TokenNeeded as exc:
-                raise PermissionDenied(f"{exc}; give --user and --password-file") from exc
+                raise NotAuthenticated(f"{exc}; give --user and --password-file") from exc
         used = self._token
         if used or self._auth_is_off:
             with contextlib.suppress(TokenNeeded):
@@ -237,7 +243,7 @@ class Member:
         try:
             return await attempt()
         except TokenNeeded as exc:
-            raise PermissionDenied(f"a new token was not accepted: {exc}") from exc
+            raise NotAuthenticated(f"a new token was not accepted: {exc}") from exc
 
     async def _authenticate(self, used: str) -> None:
         async with self._authenticating:
@@ -252,7 +258,7 @@ class Member:
             except AuthIsOff:
                 self._token, self._auth_is_off = "", True
             except TokenNeeded as exc:
-                raise PermissionDenied(f"no token is to be had: {exc}") from exc
+                raise NotAuthenticated(f"no token is to be had: {exc}") from exc
             else:
                 self._token, self._auth_is_off = reply.token, False
 

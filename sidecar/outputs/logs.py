@@ -69,6 +69,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
+_CHATTY = ("asyncio", "grpc")
+"""Libraries whose debug messages would bury ours."""
+
+
 def configure(format_: Format, level: str | int) -> None:
     """Send the log of this process to stderr in this format, from this level on.
 
@@ -82,6 +86,8 @@ def configure(format_: Format, level: str | int) -> None:
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
+    for chatty in _CHATTY:
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class LeaderLog:

@@ -149,13 +149,16 @@ def test_a_key_whose_end_only_a_proof_shows_is_told(sim: Simulation) -> None:
     assert Reason.KEY_GONE in a.reasons()
 
 
-def test_a_revoked_lease_is_told_and_it_queues_again(sim: Simulation) -> None:
+def test_a_revoked_lease_is_told_and_it_queues_again(
+    sim: Simulation, caplog: pytest.LogCaptureFixture
+) -> None:
     a = Sidecar(sim).start().until_it_leads()
     sim.run(2 * SOON)
     sim.revoke_from_outside(a.election.session.lease)
     sim.run(2 * SOON)
     assert a.leads
     assert a.meter.step_downs in (["key_gone"], ["session_lost"])
+    assert "call=campaign" not in caplog.text  # nothing is wrong with the store
 
 
 def test_an_outage_of_any_length_is_survived(sim: Simulation) -> None:

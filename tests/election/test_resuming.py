@@ -6,9 +6,10 @@ import pytest
 
 from sidecar.core.candidacy import Phase
 from sidecar.core.store import Put, Txn
+from sidecar.election import Election
 from sidecar.election.session import EXPIRED
 from sidecar.errors import SessionLost, Unavailable
-from tests.election.support import LAYOUT, MARGIN, SOON, TTL, Program, queue, removes
+from tests.election.support import LAYOUT, MARGIN, SOON, TTL, Host, Program, queue, removes
 from tests.support.sim_network import Fate
 from tests.support.sim_world import Simulation
 
@@ -47,6 +48,22 @@ def test_the_same_term_goes_on_where_key_lease_and_revision_agree(sim: Simulatio
     assert b.election.is_leader()
     b.do(b.election.resign())
     assert queue(sim) == []
+
+
+def test_who_has_resumed_leads_at_once_however_late_its_watch_is(sim: Simulation) -> None:
+    a = crashed(sim)
+    host = Host(sim, "late")
+    sim.destine(host.process, "watch", Fate(request_delay=SOON))
+
+    async def case() -> None:
+        async with (
+            host.session(lease=a.program.session.lease) as session,
+            Election(session, LAYOUT.name) as election,
+        ):
+            assert await election.resume(a.key, a.rev)
+            assert election.is_leader()
+
+    host.do(case())
 
 
 @pytest.mark.parametrize("wrong", ["key", "token", "lease"])
