@@ -472,10 +472,13 @@ class Candidate:
             answer = Answer(accepted=False, reason=f"the store did not move the waiters: {exc}")
             await self._answer(nonce, request, answer)
             return
-        if not await self._answer(nonce, request, Answer(accepted=True)):
-            return  # whoever asked is gone
+        is_current = request.token == election.rev
+        if is_current and await self._answer(nonce, request, Answer(accepted=True)):
+            await self._resign_for(election, request, target)
+
+    async def _resign_for(self, election: Election, request: Request, target: Entry | None) -> None:
         if request.token != election.rev:
-            return  # the term has ended meanwhile
+            return  # the term has ended while it was answered
         waiters = self.observer.replica.entries[1:]
         next_one = target or (waiters[0] if waiters else None)
         pinned = next_one if next_one and not next_one.proposal.is_foreign else None

@@ -6,7 +6,7 @@ from sidecar.core.codec import Answer, encode_answer
 from sidecar.core.state import Leader, Reason
 from sidecar.core.store import Put, Txn
 from sidecar.election import Commands
-from sidecar.errors import LeaseExists, NoLeader, Refused, Unavailable
+from sidecar.errors import LeaseExists, NoLeader, NotAuthenticated, Refused, Unavailable
 from tests.election.sidecars import WITHIN, Asker, Sidecar, standing
 from tests.election.support import (
     LAYOUT,
@@ -287,3 +287,23 @@ def test_a_pause_that_the_leader_does_not_heed_is_told(sim: Simulation) -> None:
     asker = Asker(sim)
     with pytest.raises(Unavailable, match="pause was not carried out within 10 s"):
         asker.do(asker.commands.pause())
+
+
+def test_nobody_resigns_or_hands_over_in_a_pause(sim: Simulation) -> None:
+    standing(sim, "a", "b")
+    asker = Asker(sim)
+    assert asker.do(asker.commands.pause())
+    for command in (asker.commands.resign, asker.commands.handover):
+        with pytest.raises(Refused, match="the election is paused"):
+            asker.do(command())
+    assert asker.do(asker.commands.resume())
+
+
+def test_a_store_that_refuses_to_show_the_election_is_told_at_once(sim: Simulation) -> None:
+    standing(sim, "a")
+    asker = Asker(sim)
+    began = sim.now
+    sim.destine(asker.process, "watch", Fate(error=NotAuthenticated("authentication failed")))
+    with pytest.raises(NotAuthenticated, match="authentication failed"):
+        asker.do(asker.commands.resign())
+    assert sim.now < began + 1

@@ -82,3 +82,10 @@ def test_who_may_not_look_above_is_not_disturbed_from_there(sim: Simulation) -> 
         Fate(matching=lambda key: key == Layout("/a").start, error=PermissionDenied("no")),
     )
     host.do(check_name(host.etcd, "/a/b"))
+
+
+def test_who_may_not_look_is_told_what_it_needs(sim: Simulation) -> None:
+    host = Host(sim)
+    sim.destine(host.process, "read", Fate(error=PermissionDenied("permission denied")))
+    with pytest.raises(PermissionDenied, match=r"needed: etcdctl role grant-permission .*/sim/"):
+        host.do(check_name(host.etcd, "/sim/election"))

@@ -48,10 +48,10 @@ def test_a_request_whose_asker_has_died_is_not_obeyed(sim: Simulation) -> None:
     assert a.leads
 
 
-def test_an_asker_that_dies_before_the_answer_costs_a_line_in_the_log(
+def test_an_asker_that_dies_before_the_answer_is_not_obeyed(
     sim: Simulation, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, b = standing(sim, "a", "b")
+    a, _ = standing(sim, "a", "b")
     sim.etcd.grant(1, 60.0)
 
     def asker_dies(txn: Txn) -> None:
@@ -61,11 +61,24 @@ def test_an_asker_that_dies_before_the_answer_costs_a_line_in_the_log(
     a.etcd.meddle = asker_dies
     with caplog.at_level(logging.INFO):
         ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
-        b.until_it_leads()
-        sim.run(SOON)
+        sim.run(TTL)
     assert "request not answered nonce=1" in caplog.text
-    assert sim.etcd.get(LAYOUT.answer("1")) is None
-    assert a.state.candidates == ("b", "a")
+    assert a.leads
+
+
+def test_a_term_that_ends_while_it_answers_is_not_resigned_again(sim: Simulation) -> None:
+    (a,) = standing(sim, "a")
+    sim.etcd.grant(1, 60.0)
+    token = a.state.token
+    own = a.state.key.encode()
+    sim.destine(a.process, "txn", Fate(matching=puts(ANSWER), reply_delay=0.5))
+    ask(sim, a, Request(Action.RESIGN, token, "", 1))
+    sim.run(0.1)
+    sim.delete_from_outside(own)
+    sim.run(TTL)
+    assert a.leads
+    assert a.state.token > token
+    assert Reason.RESIGNED not in a.reasons()
 
 
 def test_a_term_that_ends_while_the_way_is_cleared_is_not_handed_over(sim: Simulation) -> None:
