@@ -3,48 +3,35 @@
 Everything that etcd's Go package `concurrency.Election` does, plus what it leaves out: the own
 key is watched while waiting and while leading, a lost answer never leaves a key behind, and
 whether one leads is asked of the clock each time. What may be done in which phase is in
-`sidecar.core.candidacy`; here are the requests.
+`sidecar.core.candidacy`; here and in `leaving` are the requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
 from sidecar.core import transactions
-from sidecar.core.candidacy import Candidacy, Phase, Step, has_lost_key, holds_first, may_act
+from sidecar.core.candidacy import Phase, Step
 from sidecar.core.codec import decode_proposal
-from sidecar.core.handover import HandoverPlan, plan_handover
 from sidecar.core.lease import NEVER
 from sidecar.core.queue import Entry
-from sidecar.core.state import Leader, Reason
-from sidecar.core.store import Header, KeyValue, Put, Txn, TxnReply
+from sidecar.core.state import Leader
+from sidecar.core.store import Header, KeyValue, Txn, TxnReply
 from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
-from sidecar.election.feed import Feed
+from sidecar.election.leaving import Leaving
 from sidecar.election.observer import Observer, leader_of
 from sidecar.election.session import EXPIRED, Session
-from sidecar.errors import (
-    LeaseNotFound,
-    NoLeader,
-    NotLeader,
-    Refused,
-    Rejected,
-    StoreFull,
-    Unavailable,
-)
+from sidecar.errors import LeaseNotFound, NoLeader, NotLeader, Rejected, Unavailable
 
-log = logging.getLogger(__name__)
-
-_MOVE_TRIES = 3
 _ASK_AGAIN_TTLS = 10
 
 
-class Election:
+class Election(Leaving):
     """One candidate; an async context manager that follows the queue while it is open.
 
     Not for concurrent calls of its methods by several tasks; `is_leader`, `key`, `rev` and
@@ -70,30 +57,20 @@ class Election:
         observer: Observer | None = None,
         least_token: int = 0,
     ) -> None:
-        self.session = session
-        self.least_token = least_token
-        self.ended: Reason | None = None
-        self.changed: Feed[int] = Feed(0)
         self._own_observer = observer is None
-        self.observer = observer or Observer(
-            session.coordinator,
-            name,
-            clock=session.clock,
-            meter=session.meter,
-            contact=session.contact,
-            rng=session.rng,
-            reread_every=10 * session.ttl,
-        )
-        self.layout = self.observer.layout
-        self._candidacy = Candidacy()
-        self._header: Header | None = None
+        if observer is None:
+            observer = Observer(
+                session.coordinator,
+                name,
+                clock=session.clock,
+                meter=session.meter,
+                contact=session.contact,
+                rng=session.rng,
+                reread_every=10 * session.ttl,
+            )
+        super().__init__(session, observer, least_token=least_token)
         self._value = b""
-        self._asked_token = 0
         self._paused_at = 0
-        # On a lease that was taken up, a key under our name may be the one to resume.
-        self._may_clean = not session.is_taken_up
-        self._uncleaned: set[tuple[bytes, int]] = set()
-        self._cleaning = asyncio.Event()
         self._tasks = Background()
         self._unlisten: Callable[[], None] = lambda: None
 
@@ -120,57 +97,6 @@ class Election:
             await self._tasks.__aexit__(kind, exc, traceback)
             if self._own_observer:
                 await self.observer.__aexit__(kind, exc, traceback)
-
-    # --- what is true now ---------------------------------------------------------------
-
-    def is_leader(self) -> bool:
-        """Whether this candidate may act as the leader at this very moment.
-
-        Computed from the clock at each call. Ask again before every effect, and fence the effect
-        with `rev`: the process may be frozen between the answer and what is done with it.
-        """
-        return not self.session.lost.is_set and may_act(
-            self._candidacy,
-            self.observer.replica,
-            now=self.session.clock.now(),
-            least_token=self.least_token,
-        )
-
-    @property
-    def is_first(self) -> bool:
-        """Whether the own key is first in the queue, acting or not."""
-        return holds_first(self._candidacy, self.observer.replica)
-
-    @property
-    def phase(self) -> Phase:
-        """Where the candidacy stands."""
-        return self._candidacy.phase
-
-    @property
-    def key(self) -> str:
-        """The own key, or ""."""
-        return self._candidacy.key.decode()
-
-    @property
-    def rev(self) -> int:
-        """The fencing token: the revision that created the own key, or 0."""
-        return self._candidacy.token
-
-    @property
-    def deadline(self) -> float:
-        """Until when the last proof lets this candidate act (CLOCK_BOOTTIME seconds)."""
-        return self._candidacy.deadline
-
-    @property
-    def header(self) -> Header | None:
-        """The header of the last successful campaign, proclaim or resign."""
-        return self._header
-
-    @property
-    def entry(self) -> Entry | None:
-        """The own place in the queue as the replica shows it."""
-        entry = self.observer.replica.find(self._candidacy.key)
-        return entry if entry is not None and entry.token == self._candidacy.token else None
 
     # --- joining ------------------------------------------------------------------------
 
@@ -315,271 +241,6 @@ class Election:
             raise NotLeader("the own key is gone")
         self._header = reply.header
 
-    # --- leaving ------------------------------------------------------------------------
-
-    def step_down(self) -> None:
-        """Stop acting, at once, and keep the key: nobody else leads until it is given up."""
-        if self.phase is Phase.STANDING:
-            self._candidacy = self._candidacy.after(Step.STEP_DOWN)
-            self._pulse()
-
-    async def resign(self, *, epilogue: Sequence[Put] = ()) -> None:
-        """Give the key up, leading or waiting; without a candidacy it does nothing.
-
-        Repeated until the store has answered, or the lease is gone. It never acts again on this
-        token, whatever becomes of the request.
-
-        Args:
-            epilogue: written with the delete, where the store takes it.
-        """
-        if self.phase in (Phase.OUT, Phase.CAMPAIGNING):
-            return
-        own = self._candidacy
-        await self._give_up(
-            transactions.give_up(own.key, own.token, epilogue),
-            plain=transactions.give_up(own.key, own.token),
-        )
-
-    async def handover(self, to: str = "") -> Entry:
-        """Resign in favour of a candidate (its id or key; "" for the next in the queue).
-
-        Returns:
-            The candidate that leads next.
-
-        Raises:
-            NotLeader: this candidate does not lead.
-            Refused: why it cannot be handed over to; this candidate goes on leading.
-        """
-        target = await self.clear_way(to)
-        self.step_down()
-        await self.hand_over(target)
-        return target
-
-    async def clear_way(self, to: str = "") -> Entry:
-        """Move, while acting, so many waiters that the rest goes with the own key.
-
-        Raises:
-            NotLeader: this candidate does not lead.
-            Refused: why it cannot be handed over to.
-        """
-        for _ in range(_MOVE_TRIES):
-            own = self.entry
-            if own is None or not self.is_leader():
-                raise NotLeader("only the leader can hand over")
-            plan = plan_handover(self.observer.replica, own.key, to)
-            moved = True
-            for batch in plan.batches:
-                if not self.is_leader():
-                    raise NotLeader("only the leader can hand over")
-                reply = await self._call(transactions.move(own, batch))
-                moved = moved and reply.succeeded
-                if not moved:
-                    break
-                await self._until_seen(reply.header.revision)
-            if moved:
-                return plan.target
-        raise Refused("the queue changed three times while it was being cleared; try again")
-
-    async def _until_seen(self, revision: int) -> None:
-        """Wait until the replica has what was done at `revision`, or cannot any more."""
-        try:
-            async with asyncio.timeout(self.session.call_limit):
-                await self.until(
-                    lambda: self.observer.replica.revision >= revision or not self.is_leader()
-                )
-        except TimeoutError as exc:
-            raise Unavailable("the watch does not show what was done") from exc
-
-    async def hand_over(self, target: Entry, *, epilogue: Sequence[Put] = ()) -> bool:
-        """Give the key up so that `target` is next; if that is refused, resign plainly.
-
-        Returns:
-            Whether the target got it; False: the key was given up to whoever is next.
-        """
-        if self.phase in (Phase.OUT, Phase.CAMPAIGNING):
-            return False
-        own = self.entry
-        key, token = self._candidacy.key, self._candidacy.token
-        resign = transactions.give_up(key, token)
-        plan: HandoverPlan | None = None
-        with contextlib.suppress(Refused):
-            plan = plan_handover(self.observer.replica, key, target.key)
-        if own is None or plan is None or plan.batches or plan.target.token != target.token:
-            await self._give_up(transactions.give_up(key, token, epilogue), plain=resign)
-            return False
-        txn = transactions.hand_over(own, plan.last, plan.target, epilogue)
-        return await self._give_up(txn, plain=resign)
-
-    async def _give_up(self, txn: Txn, *, plain: Txn) -> bool:
-        """Send what removes the own key until a definite answer; return whether `txn` did it."""
-        token = self._candidacy.token
-        self._candidacy = self._candidacy.after(Step.GIVE_UP_SENT)
-        self._tell_siblings()
-        self._pulse()
-        backoff = Backoff(self.session.rng)
-        attempt, done = txn, True
-        while self._candidacy.token == token and not self.session.lost.is_set:
-            try:
-                reply = await self._call(attempt)
-            except Unavailable as exc:
-                self.session.contact.failed("resign", exc)
-                await backoff.wait()
-            except (StoreFull, LeaseNotFound, Rejected) as exc:
-                if attempt is plain:
-                    self.session.contact.failed("resign", exc)
-                    await backoff.wait()
-                attempt, done = plain, False
-            else:
-                if not reply.succeeded and attempt is not plain:
-                    attempt, done = plain, False
-                    continue
-                self._header = reply.header
-                break
-        if self._candidacy.token == token:
-            self._lose_key(token, Reason.RESIGNED)
-        return done
-
-    async def _withdraw(self) -> None:
-        """Leave no key behind: bounded, for the way out of a cancelled or failed campaign."""
-        if self.phase is Phase.CAMPAIGNING:
-            self.session.lose("campaign abandoned")
-        self.step_down()
-        try:
-            async with asyncio.timeout(self.session.ttl):
-                await self.resign()
-        except TimeoutError:
-            self.session.lose("resign was not answered")
-
-    # --- observing ----------------------------------------------------------------------
-
-    async def leader(self) -> Leader:
-        """Ask the store who leads now.
-
-        Raises:
-            NoLeader: nobody stands.
-            Unavailable: no answer.
-        """
-        reply = await self.session.coordinator.read(
-            self.layout.candidates,
-            self.layout.end,
-            timeout=self.session.call_limit,
-        )
-        if not reply.kvs:
-            raise NoLeader(f"nobody stands in {self.layout.name}")
-        kv = min(reply.kvs, key=lambda kv: (kv.create_revision, kv.key))
-        entry = Entry(kv.key, kv.create_revision, kv.lease, decode_proposal(kv.key, kv.value))
-        leader = leader_of(entry)
-        assert leader is not None  # noqa: S101 - an entry always names somebody
-        return leader
-
-    def observe(self) -> AsyncIterator[Leader | None]:
-        """Yield who leads; see `Observer.observe`."""
-        return self.observer.observe()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on this election holds; it is checked after every change."""
-        version = self.changed.version
-        while not condition():
-            version = await self.changed.changed(version)
-
-    # --- what comes in ------------------------------------------------------------------
-
-    def proof_keys(self) -> tuple[bytes, ...]:
-        """Return what a proof has to read for this candidate."""
-        own = self._candidacy.key or None
-        self._asked_token = self._candidacy.token
-        first = self.observer.replica.first
-        return transactions.proof_keys(self.layout, own, first.key if first else None)
-
-    def proven(self, keys: tuple[bytes, ...], read: TxnReply, deadline: float) -> None:
-        """Take a proof: what a linearizable read after the renewal has shown."""
-        found = {key: (kvs[0] if kvs else None) for key, kvs in zip(keys, read.ranges, strict=True)}
-        self.observer.compare(found, read.header.revision)
-        own = self._candidacy
-        if not own.token or own.token != self._asked_token:
-            return  # the read was sent for another candidacy than the present one
-        shown = found[own.key]
-        if shown is None or (shown.create_revision, shown.lease) != (own.token, self.session.lease):
-            self._lose_key(own.token)
-        elif found[self.layout.pause] is None:
-            self._candidacy = own.proven(deadline)
-        self._pulse()
-
-    def lease_lost(self, reason: str) -> None:
-        """Learn that the session is lost."""
-        if self._candidacy.token:
-            self.ended = Reason.SESSION_LOST
-        if self._candidacy.phase is not Phase.OUT:
-            log.warning("session lost key=%s reason=%s", self.key or "none", reason)
-        self._candidacy = self._candidacy.after(Step.LEASE_LOST)
-        self._pulse()
-
-    def _queue_changed(self) -> None:
-        if has_lost_key(self._candidacy, self.observer.replica):
-            self._lose_key(self._candidacy.token)
-        self._find_unwanted()
-        if self.is_first and self._candidacy.deadline <= self.session.clock.now():
-            self.session.prove_soon()
-        self._pulse()
-
-    def _find_unwanted(self) -> None:
-        """Have a key under our name deleted that no candidacy of ours knows of.
-
-        It is what a doubled or late campaign leaves behind after a resign.
-        """
-        if self.phase is not Phase.OUT or self.session.lost.is_set or not self._may_clean:
-            return
-        if any(sibling.phase is not Phase.OUT for sibling in self._siblings):
-            return
-        entry = self.observer.replica.find(self.layout.candidate(self.session.lease))
-        if entry is not None and self._candidacy.may_adopt(entry.key, entry.token):
-            self._uncleaned.add((entry.key, entry.token))
-            self._cleaning.set()
-
-    @property
-    def _siblings(self) -> list[Election]:
-        """Other objects for this very candidacy: same session, same election, so the same key."""
-        return [
-            subject
-            for subject in self.session.subjects
-            if isinstance(subject, Election) and subject is not self
-            if subject.layout == self.layout
-        ]
-
-    def _tell_siblings(self) -> None:
-        """What was given up through one object must not be acted on through another."""
-        for sibling in self._siblings:
-            for key, token in self._candidacy.given_up:
-                sibling._candidacy = sibling._candidacy.gives_up(key, token)  # noqa: SLF001
-            sibling._pulse()  # noqa: SLF001
-
-    async def _clean(self) -> None:
-        while True:
-            await self._cleaning.wait()
-            self._cleaning.clear()
-            while self._uncleaned:
-                key, token = self._uncleaned.pop()
-                if self.phase is Phase.OUT:
-                    await self._delete(KeyValue(key, b"", token, token, self.session.lease))
-
-    async def _delete(self, kv: KeyValue) -> None:
-        """Delete a key of ours that we do not stand on; from here on it is never adopted."""
-        self._candidacy = self._candidacy.gives_up(kv.key, kv.create_revision)
-        self._tell_siblings()
-        log.warning("deleting a key of ours key=%s rev=%d", kv.key.decode(), kv.create_revision)
-        txn = transactions.give_up(kv.key, kv.create_revision)
-        backoff = Backoff(self.session.rng)
-        while not self.session.lost.is_set:
-            try:
-                await self._call(txn)
-            except (Unavailable, Rejected) as exc:
-                self.session.contact.failed("clean-up", exc)
-                await backoff.wait()
-            else:
-                return
-
-    # --- calls --------------------------------------------------------------------------
-
     async def _answered(self, what: str, txn: Txn) -> TxnReply:
         """Send a campaign until it is answered.
 
@@ -609,11 +270,6 @@ class Election:
             await backoff.wait()
             self.session.raise_if_lost()
 
-    async def _call(self, txn: Txn) -> TxnReply:
-        reply = await self.session.coordinator.txn(txn, timeout=self.session.call_limit)
-        self.session.contact.answered()
-        return reply
-
     async def _read(self, key: bytes) -> KeyValue | None:
         backoff = Backoff(self.session.rng)
         while True:
@@ -642,13 +298,28 @@ class Election:
                 )
         self.session.raise_if_lost()
 
-    def _lose_key(self, token: int, reason: Reason = Reason.KEY_GONE) -> None:
-        if self._candidacy.token != token or not token:
-            return
-        given_up = self._candidacy.phase is Phase.GIVING_UP
-        self.ended = Reason.RESIGNED if given_up else reason
-        self._candidacy = self._candidacy.after(Step.KEY_GONE)
-        self._pulse()
+    # --- observing ----------------------------------------------------------------------
 
-    def _pulse(self) -> None:
-        self.changed.publish(self.changed.value + 1)
+    async def leader(self) -> Leader:
+        """Ask the store who leads now.
+
+        Raises:
+            NoLeader: nobody stands.
+            Unavailable: no answer.
+        """
+        reply = await self.session.coordinator.read(
+            self.layout.candidates,
+            self.layout.end,
+            timeout=self.session.call_limit,
+        )
+        if not reply.kvs:
+            raise NoLeader(f"nobody stands in {self.layout.name}")
+        kv = min(reply.kvs, key=lambda kv: (kv.create_revision, kv.key))
+        entry = Entry(kv.key, kv.create_revision, kv.lease, decode_proposal(kv.key, kv.value))
+        leader = leader_of(entry)
+        assert leader is not None  # noqa: S101 - an entry always names somebody
+        return leader
+
+    def observe(self) -> AsyncIterator[Leader | None]:
+        """Yield who leads; see `Observer.observe`."""
+        return self.observer.observe()
