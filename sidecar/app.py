@@ -7,6 +7,7 @@ must have been seen before the key is given up, is asked of the outputs by the `
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import random
@@ -143,6 +144,7 @@ class Sidecar:
             retire=self._retired,
             stepped_down=self._status.settle,
             given_up=self._given_up,
+            errors=errors,
         )
         self._probe = health.probe_from(
             http=settings.health_http, command=settings.health_exec, tcp=settings.health_tcp
@@ -182,8 +184,8 @@ class Sidecar:
 
     @property
     def _health_at_start(self) -> Health:
-        """A predecessor that led a moment ago was healthy; who starts anew has to show it."""
-        resumes = self._former is not None and self._may_resume
+        """A predecessor whose term still runs was healthy; everybody else has to show it."""
+        resumes = self._former is not None and self._may_resume and self._status.claimed_for() > 0
         return Health.HEALTHY if resumes else Health.NEVER_HEALTHY
 
     async def _campaign(self) -> None:
@@ -200,7 +202,11 @@ class Sidecar:
         await self._candidate.run(former=self._former, may_resume=self._may_resume)
 
     async def _write_status(self) -> None:
-        await self._candidate.decided.wait()
+        # Bounded by what the predecessor claimed: beyond it there is nothing to keep, and who only
+        # resumes later says leader again then. The first status must not wait for etcd.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._status.claimed_for()):
+                await self._candidate.decided.wait()
         await self._status.run()
 
     async def _follow_health(self, probe: health.Probe) -> None:

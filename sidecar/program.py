@@ -7,6 +7,7 @@ is decided when it starts, until when it may live, and when it is asked to go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,8 @@ from sidecar.guard import Guard, GuardHandle, GuardLost, LaunchFailed
 from sidecar.outputs.news import News
 
 log = logging.getLogger(__name__)
+
+_GUARD_PATIENCE = 1.0
 
 
 class Program:
@@ -68,9 +71,20 @@ class Program:
 
     async def settle(self) -> None:
         """Wait until no process of the command lives; called after the state says follower."""
-        if self._guard is not None:
-            self._ask_to_go(self._guard)
-        await self._idle.wait()
+        if self._guard is None:
+            return
+        self._ask_to_go(self._guard)
+        try:
+            async with asyncio.timeout(max(self._deadline - self._clock.now(), 0)):
+                await self._idle.wait()
+        except TimeoutError:
+            # The guard has not done its duty, so it is frozen or worse. Its group we can kill
+            # ourselves; what has left the group as well is a case for the token.
+            log.warning("guard is silent, killing the program token=%d", self._token)
+            self._guard.kill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GUARD_PATIENCE):
+                    await self._idle.wait()
 
     def signal(self, number: int) -> None:
         """Hand a signal on to the command, where it runs."""
@@ -107,11 +121,12 @@ class Program:
             # Its group was killed with it; what left the group dies at the deadline at the latest
             # only if it looks at it, so wait until then: nobody else may lead before.
             log.warning("guard lost error=%s", exc)
-            code = 1
-            self._is_told_to_go = False
+            self._end(1)
             await asyncio.sleep(max(self._deadline - self._clock.now(), 0))
-        if not self._is_told_to_go:
-            self._end(code)
+        else:
+            # At its deadline the guard has killed it: that is a step-down, no end of its own.
+            if not self._is_told_to_go and self._clock.now() < self._deadline:
+                self._end(code)
         self._idle.set()
 
     def _extend(self, guard: Guard, state: ElectionState) -> None:

@@ -279,8 +279,7 @@ class Candidate:
                 async with election:
                     try:
                         await serve(election)
-                        if not await session.close(within=_LAST_WORDS):
-                            self.given_back = False
+                        await session.close(within=_LAST_WORDS)
                         session.orphan()  # where the store did not answer, the lease ends alone
                     except BaseException:
                         # Whatever went wrong: no key is given up out of order, neither the own
@@ -305,15 +304,14 @@ class Candidate:
             self.contact.failed("campaign", exc)
 
     async def _take_up(self, election: Election, standing: Standing, *, may_resume: bool) -> None:
-        taken = False
         try:
             async with asyncio.timeout(_RESUME_TTLS * standing.ttl):
-                taken = may_resume and await self._try_to_resume(election, standing)
+                await self._try_to_resume(election, standing, may_resume=may_resume)
         except (TimeoutError, CoordinatorError) as exc:
             # No answer, or a no: by now the lease has ended, or will.
             log.warning("former term not resumed error=%s", str(exc) or "no answer in time")
             election.session.orphan()
-        if taken and election.phase is Phase.STANDING:
+        if election.phase is Phase.STANDING:  # also when nobody wants it any more: _serve leaves
             self._tell()
             self.decided.set()
             await self._serve(election)
@@ -324,13 +322,15 @@ class Candidate:
         if not await self._nobody_believes():
             election.session.orphan()
 
-    async def _try_to_resume(self, election: Election, standing: Standing) -> bool:
+    async def _try_to_resume(
+        self, election: Election, standing: Standing, *, may_resume: bool
+    ) -> None:
         replica = self.observer.replica
         await self._until(lambda: replica.is_synced or self._stop is not None)
-        if replica.cluster_id != standing.cluster_id or self._stop is not None:
-            return False
-        self._telling.resumed_token = standing.token
-        return await self._while_wanted(self._resume_key(election, standing))
+        is_same_store = replica.cluster_id == standing.cluster_id
+        if may_resume and is_same_store and self._stop is None:
+            self._telling.resumed_token = standing.token
+            await self._while_wanted(self._resume_key(election, standing))
 
     async def _resume_key(self, election: Election, standing: Standing) -> None:
         if await election.resume(standing.key, standing.token):

@@ -159,10 +159,16 @@ class Election(Leaving):
         txn = transactions.campaign(self.layout, key, self._value, session.lease)
         self._candidacy = self._candidacy.after(Step.CAMPAIGN_SENT)
         reply = await self._answered("campaign", txn)
+        own: KeyValue | None
         if reply.succeeded:
-            self._stood(key, reply.header)
-            return True
-        own = reply.ranges[0][0] if reply.ranges[0] else None
+            token = reply.header.revision
+            if self._candidacy.may_adopt(key, token):
+                self._stood(key, reply.header)
+                return True
+            # A restored store has come round to a revision at which we gave this key up before.
+            own = KeyValue(key, self._value, token, token, session.lease)
+        else:
+            own = reply.ranges[0][0] if reply.ranges[0] else None
         if own is None:
             self._paused_at = reply.ranges[1][0].mod_revision if reply.ranges[1] else 0
             self._candidacy = self._candidacy.after(Step.REFUSED)

@@ -8,6 +8,7 @@ was meant to be gone; a disk that hangs delays nobody else, and not the process'
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -80,7 +81,8 @@ class StatusKeeper:
 
         def remove() -> None:
             outcome.append(self._try(self._directory.remove_session))
-            loop.call_soon_threadsafe(done.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(done.set)
 
         self._jobs.put(remove)
         try:

@@ -90,6 +90,10 @@ class StatusFile:
         """Whether a status has been written since the start."""
         return self._is_written
 
+    def claimed_for(self) -> float:
+        """Return for how many seconds yet what a predecessor wrote may be true; 0 if it is not."""
+        return max(self._until_settled(), 0.0)
+
     async def run(self) -> None:
         """Follow the feed until cancelled; the thread stays, for `settle` and until `close`."""
         async for _ in self._feed.follow():

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from sidecar.core.candidacy import Phase
 from sidecar.core.state import Reason, Role
 from sidecar.core.store import Put, Txn
 from sidecar.election.ports import Standing
@@ -272,3 +273,20 @@ def test_the_deadline_of_a_resumed_term_counts_from_its_own_proof(sim: Simulatio
     a, standing = crashed(sim)
     a.start(standing).until_it_leads()
     assert a.state.deadline <= a.process.now() + 0.9 * TTL
+
+
+@pytest.mark.parametrize("wish", ["stop", "stand_back"])
+def test_a_wish_to_leave_during_the_resume_is_obeyed_in_order(sim: Simulation, wish: str) -> None:
+    """What was taken up in part may act already: it is left like any other term."""
+    a, standing = crashed(sim)
+    sim.destine(a.process, "prove", Fate(reply_delay=0.3))
+    a.start(standing)
+    sim.until(
+        lambda: a.candidate._election is not None and a.election.phase is Phase.STANDING,
+        within=2 * SOON,
+    )
+    a.call(getattr(a.candidate, wish))
+    sim.run(2 * TTL)
+    assert not a.leads
+    assert queue(sim) == []
+    assert a.candidate.given_back

@@ -196,3 +196,16 @@ def test_an_election_of_another_name_on_the_session_keeps_nobody_from_cleaning_u
     a.do(case())
     assert any("arrives again" in line for line in sim.world.story(400).splitlines())
     assert a.election.is_leader()
+
+
+def test_a_key_put_at_a_revision_where_it_was_given_up_before_is_made_anew(
+    sim: Simulation,
+) -> None:
+    """A restored store comes round to revisions that it has had."""
+    a = Program(sim).open()
+    key = LAYOUT.candidate(a.session.lease)
+    before = sim.etcd.revision + 1
+    a.election._candidacy = a.election._candidacy.gives_up(key, before)
+    a.campaign()
+    assert a.election.rev > before
+    assert len(queue(sim)) == 1
