@@ -1,14 +1,9 @@
 """`Candidate`: stands in an election for as long as it may, and steps down in order.
 
 Where `Election` is one candidacy for a program that campaigns itself, this is the life of a
-sidecar's candidate: it stands again after every loss, follows the health of its program, obeys
-commands to the leader, and gives way to higher priority. The order of a step-down is the heart
-of it (`_leave`):
-
-1. it stops acting, in the same instant for everybody who asks;
-2. it is told to the outputs;
-3. the drain time passes;
-4. once nobody can still believe in it (`Keeper.settle`), the key is given up.
+sidecar's candidate: it takes up its own term after a restart, stands again after every loss,
+follows the health of its program, obeys commands to the leader, and gives way to higher priority.
+How it steps down is in `stepping_down`.
 """
 
 from __future__ import annotations
@@ -16,49 +11,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from sidecar.core import transactions
 from sidecar.core.candidacy import Phase
-from sidecar.core.codec import Action, Answer, Proposal, Request, TermRecord, encode_proposal
-from sidecar.core.queue import Entry
-from sidecar.core.state import ElectionState, Reason, Role
-from sidecar.election.background import Background
+from sidecar.core.codec import TermRecord, encode_proposal
+from sidecar.core.state import Reason
 from sidecar.election.backoff import Backoff
-from sidecar.election.chronicle import Chronicle
-from sidecar.election.contact import Contact
+from sidecar.election.config import CandidateConfig, initial_state
 from sidecar.election.election import Election
-from sidecar.election.feed import Feed
-from sidecar.election.observer import Observer
-from sidecar.election.ports import (
-    Clock,
-    Coordinator,
-    Keeper,
-    Meter,
-    NoKeeper,
-    NoMeter,
-    Standing,
-    SystemClock,
-)
-from sidecar.election.preference import LOOK_EVERY, Preference
+from sidecar.election.ports import Standing
+from sidecar.election.preference import LOOK_EVERY
 from sidecar.election.session import Session
-from sidecar.election.telling import Telling
-from sidecar.errors import (
-    CoordinatorError,
-    NotLeader,
-    Refused,
-    Rejected,
-    SessionLost,
-    SidecarError,
-    Unavailable,
-)
+from sidecar.election.stepping_down import SteppingDown
+from sidecar.errors import CoordinatorError, NotLeader, SessionLost, SidecarError
 
 log = logging.getLogger(__name__)
 
-_ANSWER_LIMIT = 1.0
+__all__ = ["Candidate", "CandidateConfig", "initial_state"]
+
 _HOLDS_NO_KEY = (Phase.OUT, Phase.CAMPAIGNING)
 
 _TURNS_WITHIN = 15.0
@@ -71,103 +42,10 @@ _RESUME_TTLS = 2
 """TTLs after which a resume without an answer is given up: the lease has ended by then."""
 
 
-@dataclass(frozen=True, slots=True)
-class CandidateConfig:
-    """How a candidate behaves.
-
-    Attributes:
-        election: the election's name.
-        proposal: what it says of itself; priority 0 means that it only observes.
-        ttl: seconds.
-        margin: seconds, or None for the least safe one.
-        drain: seconds between saying that it follows and giving the key up.
-        least_token: never act with a fencing token below this one.
-    """
-
-    election: str
-    proposal: Proposal
-    ttl: float = 5.0
-    margin: float | None = None
-    drain: float = 0.0
-    least_token: int = 0
-
-
-def initial_state(config: CandidateConfig, clock: Clock) -> ElectionState:
-    """Return what a candidate tells before it knows anything."""
-    return ElectionState(config.election, config.proposal.id, since=clock.wall())
-
-
-class Candidate:
-    """A candidate that stands until it is stopped.
-
-    Attributes:
-        state: what it tells the world, newest value.
-        given_back: once `left`: whether its last key was given up for certain.
-        left: set once it has left the queue for good.
-        is_ending: whether `stop` was called.
-        contact: how it stands with the store; for others that call it too.
-        decided: set once it is known whether a former term is resumed; until then the outputs
-            leave what a former process told as it is.
-    """
-
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        config: CandidateConfig,
-        *,
-        keeper: Keeper | None = None,
-        clock: Clock | None = None,
-        meter: Meter | None = None,
-        rng: random.Random | None = None,
-        state: Feed[ElectionState] | None = None,
-    ) -> None:
-        self.config = config
-        self.given_back = True
-        self._coordinator = coordinator
-        self._keeper: Keeper = keeper or NoKeeper()
-        self._clock: Clock = clock or SystemClock()
-        self._meter: Meter = meter or NoMeter()
-        self._rng = rng or random.SystemRandom()
-        self.contact = Contact(self._clock, self._meter)
-        self.observer = Observer(
-            coordinator,
-            config.election,
-            clock=self._clock,
-            meter=self._meter,
-            contact=self.contact,
-            rng=self._rng,
-            reread_every=10 * config.ttl,
-        )
-        self.state = state or Feed(initial_state(config, self._clock))
-        self._least_token = config.least_token
-        self._election: Election | None = None
-        self._tasks = Background()
-        self._pulse: Feed[int] = Feed(0)
-        self._stop: Reason | None = None
-        self._back: Reason | None = None
-        self._keep_key = False
-        self.is_ending = False
-        self._skip_drain = asyncio.Event()
-        self.decided = asyncio.Event()
-        self.left = asyncio.Event()
-        self._telling = Telling(
-            self.state,
-            observer=self.observer,
-            contact=self.contact,
-            clock=self._clock,
-            meter=self._meter,
-            idle_role=Role.OBSERVER if config.proposal.priority == 0 else Role.FOLLOWER,
-            silence=config.ttl,
-        )
-        self._chronicle = Chronicle(config.proposal.id, keeper=self._keeper, clock=self._clock)
-        self._preference = Preference(config.proposal.priority or 0, self._clock)
-        self._answered: set[str] = set()
+class Candidate(SteppingDown):
+    """A candidate that stands until it is stopped; see `SteppingDown` for its attributes."""
 
     # --- what others ask of it ------------------------------------------------------------
-
-    def is_leader(self) -> bool:
-        """Whether this candidate may act as the leader at this very moment."""
-        return self._election is not None and self._election.is_leader()
 
     def is_turning(self) -> bool:
         """Whether its loops still call the store, answered or not."""
@@ -176,37 +54,6 @@ class Candidate:
     def history(self) -> Sequence[TermRecord]:
         """Return the last terms, oldest first."""
         return [record for _, record in sorted(self.observer.replica.history.items())]
-
-    def stand_back(self, reason: Reason = Reason.UNHEALTHY) -> None:
-        """Leave the queue, in order where it leads, until `stand_again`."""
-        self._back = reason
-        self._wake()
-
-    def stand_again(self) -> None:
-        """Stand (again) from now on."""
-        self._back = None
-        self._wake()
-
-    def retire(self, *, keep_key: bool = False) -> None:
-        """Step down in order and never stand again; `run` goes on observing until `stop`.
-
-        With `keep_key` it stops acting, and the key is given up only at `stop`.
-        """
-        self._stop = self._stop or Reason.RETIRED
-        self._keep_key = keep_key and not self.is_ending
-        self._wake()
-
-    def stop(self) -> None:
-        """Step down in order and let `run` return."""
-        self._stop = self._stop or Reason.SHUTDOWN
-        self.is_ending = True
-        self._keep_key = False
-        self._wake()
-
-    def hurry(self) -> None:
-        """Skip what is left of the drain time."""
-        self._skip_drain.set()
-        self._wake()
 
     # --- its life -------------------------------------------------------------------------
 
@@ -385,137 +232,7 @@ class Candidate:
         )
         return None if target is None else self._leave(election, Reason.PRIORITY, target)
 
-    # --- stepping down ----------------------------------------------------------------------
-
-    async def _leave(
-        self,
-        election: Election,
-        reason: Reason,
-        target: Entry | None = None,
-        pinned: Entry | None = None,
-    ) -> None:
-        """Step down in order, and give the key up."""
-        now = self._clock.now()
-        # Not is_leader(): a pause, which ends the acting by itself, is a reason to drain as well.
-        was_leading = self._telling.has_led(election) and now < election.deadline
-        has_led = self._telling.has_led(election)
-        token = election.rev
-        self._telling.reason = reason
-        election.step_down()
-        self._tell()
-        if was_leading:
-            await self._drain(election)
-        if not await self._nobody_believes():
-            log.error("session.json cannot be removed, the lease is left to end by itself")
-            self.given_back = False
-            election.session.orphan()
-            return
-        epilogue = self._chronicle.ended(election, reason) if has_led else ()
-        if pinned is not None and pinned.lease:
-            epilogue = (*epilogue, transactions.pin(self.observer.layout, pinned))
-        try:
-            async with asyncio.timeout(election.session.ttl):
-                if target is not None:
-                    await election.hand_over(target, epilogue=epilogue)
-                else:
-                    await election.resign(epilogue=epilogue)
-        except TimeoutError:
-            log.warning("no answer to the resign, the lease is left to end by itself")
-            election.session.orphan()
-        self.given_back = election.ended is Reason.RESIGNED
-        if reason is Reason.PRIORITY:
-            self._preference.note_move()
-        log.debug("key given up token=%d reason=%s", token, reason)
-
-    async def _nobody_believes(self) -> bool:
-        """Wait until nobody takes us for the leader; False: a restart may yet do so."""
-        forgotten: list[bool] = []
-
-        async def forget() -> None:
-            forgotten.append(await self._keeper.forget())
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(forget(), name="candidate-forget")
-            group.create_task(_awaited(self._keeper.settle()), name="candidate-settle")
-        return forgotten[0]
-
-    async def _drain(self, election: Election) -> None:
-        """Let the drain time pass, as long as the key is safe and nobody is in a hurry."""
-        await self._until(lambda: not self._keep_key or election.phase is not Phase.STOPPING)
-        ends_at = self._clock.now() + self.config.drain
-        while not (self._skip_drain.is_set() or election.phase is not Phase.STOPPING):
-            # Renewals go on meanwhile and move the session's deadline, so it is read each time.
-            left = min(ends_at, election.session.deadline) - self._clock.now()
-            if left <= 0:
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._until(
-                        lambda: self._skip_drain.is_set() or election.phase is not Phase.STOPPING
-                    )
-
-    # --- commands ---------------------------------------------------------------------------
-
-    async def _obey(self, election: Election, nonce: str, request: Request) -> None:
-        """Carry out a command to the leader of this very term, and answer it."""
-        self._answered = {nonce, *self._answered.intersection(self.observer.replica.requests)}
-        if request.token != election.rev or not request.lease:
-            return  # it is for a term that is over, or nobody waits for the answer
-        target: Entry | None = None
-        try:
-            if request.action is Action.HANDOVER:
-                target = await election.clear_way(request.to)
-        except (Refused, NotLeader) as exc:
-            await self._answer(nonce, request, Answer(accepted=False, reason=str(exc)))
-            return
-        except (Unavailable, Rejected) as exc:
-            answer = Answer(accepted=False, reason=f"the store did not move the waiters: {exc}")
-            await self._answer(nonce, request, answer)
-            return
-        is_current = request.token == election.rev
-        if is_current and await self._answer(nonce, request, Answer(accepted=True)):
-            await self._resign_for(election, request, target)
-
-    async def _resign_for(self, election: Election, request: Request, target: Entry | None) -> None:
-        if request.token != election.rev:
-            return  # the term has ended while it was answered
-        waiters = self.observer.replica.entries[1:]
-        next_one = target or (waiters[0] if waiters else None)
-        pinned = next_one if next_one and not next_one.proposal.is_foreign else None
-        reason = Reason.HANDOVER if request.action is Action.HANDOVER else Reason.RESIGNED
-        await self._leave(election, reason, target, pinned)
-
-    async def _answer(self, nonce: str, request: Request, answer: Answer) -> bool:
-        """Answer on the asker's lease; False when that lease, and so the asker, is gone."""
-        txn = transactions.answer(self.observer.layout, nonce, request.lease, answer)
-        try:
-            await self._coordinator.txn(txn, timeout=_ANSWER_LIMIT)
-        except Rejected as exc:
-            log.info("request not answered nonce=%s error=%s", nonce, exc)
-            return False
-        except Unavailable as exc:
-            self.contact.failed("answer", exc)
-        return True
-
     # --- telling ----------------------------------------------------------------------------
-
-    def _wake(self) -> None:
-        self._tell()
-        self._pulse.publish(self._pulse.value + 1)
-
-    def _tell(self) -> None:
-        """Take in what has changed, and publish what is true now."""
-        self._preference.note_places(self.observer.replica)
-        self._note_token()
-        self._telling.tell(self._election, least_token=self._least_token)
-
-    def _note_token(self) -> None:
-        first = self.observer.replica.first
-        if first is not None and first.token > self._least_token:
-            self._least_token = first.token
-            if self._election is not None:
-                self._election.least_token = first.token
-            self._keeper.saw(first.token, self.observer.replica.cluster_id)
 
     async def _tell_in_time(self) -> None:
         """Publish when a deadline passes although nothing happens."""
@@ -533,45 +250,3 @@ class Candidate:
             if election is not None:
                 await self._chronicle.note(election, has_led=self._telling.has_led(election))
             await self._pulse.changed(version)
-
-    # --- waiting ----------------------------------------------------------------------------
-
-    def _wants(self) -> bool:
-        return self._stop is None and self._back is None
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        version = self._pulse.version
-        while not condition():
-            version = await self._pulse.changed(version)
-
-    async def _while_wanted(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do some work, cancelled when nobody wants to stand any more; say whether it ended.
-
-        Raises:
-            SidecarError: what the work raised.
-        """
-        failure: list[SidecarError] = []
-        ended = False
-
-        async def guarded() -> None:
-            nonlocal ended
-            try:
-                await work
-                ended = True
-            except SidecarError as exc:
-                failure.append(exc)
-
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(guarded(), name="candidate-work")
-            guard = group.create_task(
-                self._until(lambda: not self._wants()), name="candidate-guard"
-            )
-            task.add_done_callback(lambda _: guard.cancel())
-            guard.add_done_callback(lambda _: task.cancel())
-        if failure:
-            raise failure[0]
-        return ended
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work

@@ -206,6 +206,6 @@ def test_a_key_put_at_a_revision_where_it_was_given_up_before_is_made_anew(
     key = LAYOUT.candidate(a.session.lease)
     before = sim.etcd.revision + 1
     a.election._candidacy = a.election._candidacy.gives_up(key, before)
-    a.campaign()
+    a.do(a.election.campaign("a"))
     assert a.election.rev > before
     assert len(queue(sim)) == 1

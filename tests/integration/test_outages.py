@@ -49,6 +49,20 @@ def test_a_sidecar_waits_for_an_etcd_that_is_down_at_its_start(
     assert len(unanswered(a.log, "WARNING")) == 1
 
 
+def test_a_sidecar_that_restarts_while_etcd_is_down_writes_a_status_all_the_same(
+    team: Team, etcd: EtcdServer
+) -> None:
+    """With a session.json it waits for what its predecessor claimed, and no longer."""
+    (a,) = team.start("a")
+    etcd.kill()
+    a.child.kill()
+    a.start()
+    a.wait_for_code("/livez", 200)
+    assert a.says_everywhere("follower")
+    etcd.start()
+    a.wait_for("leader")
+
+
 def test_a_sidecar_that_never_met_etcd_stops_on_sigterm(team: Team, etcd: EtcdServer) -> None:
     etcd.kill()
     a = team.add("a").start()
