@@ -121,6 +121,7 @@ class Candidate(SteppingDown):
             election = Election(session, self.config.election, observer=self.observer)
             election.least_token = self._least_token
             election.changed.listen(self._wake)
+            election.refreshed.listen(self._tell)
             self._election = election
             try:
                 async with election:

@@ -32,7 +32,8 @@ class Place:
         observer: follows the queue.
         least_token: it never acts with a fencing token below this one.
         ended: how the last candidacy ended, or None.
-        changed: grows with every change.
+        changed: grows with every change but a mere refresh.
+        refreshed: grows with every proof that moves a deadline which has not passed.
     """
 
     def __init__(self, session: Session, observer: Observer, *, least_token: int) -> None:
@@ -42,6 +43,7 @@ class Place:
         self.least_token = least_token
         self.ended: Reason | None = None
         self.changed: Feed[int] = Feed(0)
+        self.refreshed: Feed[int] = Feed(0)
         self._candidacy = Candidacy()
         self._header: Header | None = None
         self._asked_token = 0
@@ -128,6 +130,10 @@ class Place:
             self._lose_key(own.token)
         elif found[self.layout.pause] is None:
             self._candidacy = own.proven(deadline)
+            if own.deadline > self.session.clock.now():
+                # Only more of what was true already: nobody waits for that.
+                self.refreshed.publish(self.refreshed.value + 1)
+                return
         self._pulse()
 
     def lease_lost(self, reason: str) -> None:

@@ -267,7 +267,7 @@ class Session:
         while True:
             self._kick.clear()
             await self._prove()
-            every = self.timing.renew_every * self.rng.uniform(0.9, 1.0)
+            every = self.timing.renew_every * self.rng.uniform(0.95, 1.0)
             try:
                 async with asyncio.timeout(self._sent_at + every - self.clock.now()):
                     await self._kick.wait()
