@@ -29,7 +29,7 @@ def test_the_page_says_who_leads_with_which_token(
     assert browser.text("#me") == name
     assert browser.text("#role") == role
     assert browser.text("#token") == str(team.members["a"].token)
-    assert [text.split()[0] for text in browser.texts("#candidates li")] == ["a", "b", "c"]
+    assert [text[0] for text in browser.texts("#candidates li")] == ["a", "b", "c"]
     assert browser.text("#trouble") == ""
 
 
