@@ -14,6 +14,7 @@ import click
 from sidecar.check import IS_LEADER, NOT_LEADER
 from sidecar.cli.options import given, settings_options
 from sidecar.cli.sources import Document, NoAnswer, Source, choose
+from sidecar.errors import ConfigError
 from sidecar.flags import Group
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -75,9 +76,18 @@ def check_command(
         click.echo(f"check: not leader: {exc}", err=True)
         return NOT_LEADER
     if "role" in document:
-        return IS_LEADER if document["role"] == "leader" else NOT_LEADER
+        if document["role"] == "leader":
+            return IS_LEADER
+        click.echo(f"check: not leader: {document['id']} is {document['role']}", err=True)
+        return NOT_LEADER
+    if own_id is None:
+        raise ConfigError(["--id: say whom to ask etcd about"])
     leader = document["leader"]
-    return IS_LEADER if leader is not None and leader["id"] == own_id else NOT_LEADER
+    if leader is not None and leader["id"] == own_id:
+        return IS_LEADER
+    who = "nobody leads" if leader is None else f"{leader['id']} leads, token {leader['token']}"
+    click.echo(f"check: not leader: {who}", err=True)
+    return NOT_LEADER
 
 
 @click.command("status")

@@ -82,8 +82,8 @@ def run(arguments: Sequence[str]) -> int:
         return exc.exit_code
     except click.Abort:
         return REFUSED
-    except click.ClickException as exc:
-        click.echo(f"leader-sidecar: {exc.format_message()}; see --help", err=True)
+    except click.UsageError as exc:
+        click.echo(_usage(exc), err=True)
         return USAGE
     except ConfigError as exc:
         for problem in exc.problems:
@@ -93,6 +93,13 @@ def run(arguments: Sequence[str]) -> int:
         click.echo(f"leader-sidecar {name}: {exc}", err=True)
         return _code(exc)
     return code if isinstance(code, int) else DONE
+
+
+def _usage(exc: click.UsageError) -> str:
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        return exc.format_message()  # the help itself
+    path = exc.ctx.command_path if exc.ctx is not None else "leader-sidecar"
+    return f"{path}: {exc.format_message().rstrip('.')}; see --help"
 
 
 def _code(exc: SidecarError) -> int:

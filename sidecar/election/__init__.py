@@ -8,7 +8,7 @@ any store that implements `Coordinator`::
         Session(etcd, ttl=5) as session,
         Election(session, "/resources/election") as election,
     ):
-        await election.campaign("master-2")
+        await election.campaign("worker-1")
         while election.is_leader():          # asks the clock, each time
             await one_fenced_step(key=election.key, token=election.rev)
 

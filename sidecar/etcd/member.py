@@ -6,6 +6,8 @@ Rules that measurements taught (each has a test):
 * gRPC's pings find a frozen server too late, or etcd forbids them. Liveness is an answer in
   time; the caller throws the whole channel away when one is missing.
 * A timed-out stream is thrown away: a late answer must not be taken for the next one.
+* grpc.aio and not grpclib: bare programs on both hand over equally fast (3.25 and 3.30 ms, p50 of
+  240), and 10 MB less memory did not outweigh an HTTP/2 stack in pure Python by one author.
 * `Authenticate` is refused when it carries an outdated token, so it carries none.
 """
 

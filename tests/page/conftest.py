@@ -15,7 +15,7 @@ from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 PAGE_LOGS = "sidecars"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Return a browser; its processes must be gone in the end."""
     reason = missing_reason()
@@ -27,7 +27,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def etcd() -> Iterator[EtcdCluster]:
     """Return an etcd with one member, of the newest version that there is."""
     version = next(iter(available_versions()), BUILT_VERSION)
