@@ -14,6 +14,7 @@ import logging
 import random
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
@@ -48,6 +49,7 @@ from sidecar.settings import Settings, StoreSettings
 log = logging.getLogger(__name__)
 
 _COLLECT_AFTER = 20_000  # objects; Python's own threshold is 700
+_TURN = 0.0001  # seconds
 
 _HANDED_ON = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -92,7 +94,7 @@ def run(settings: Settings, directory: StatusDirectory, command: Command | None 
     Raises:
         ConfigError: the port is taken, a file cannot be used, the election's name collides.
     """
-    _spare_the_collector()
+    _tune_the_interpreter()
     etcd = store(settings.store)
     listener = bind(settings.http.host, settings.http.port)
     try:
@@ -101,14 +103,17 @@ def run(settings: Settings, directory: StatusDirectory, command: Command | None 
         listener.close()
 
 
-def _spare_the_collector() -> None:
-    """Keep what stays for good out of the collector's way, and let it run less often.
+def _tune_the_interpreter() -> None:
+    """Keep what stays for good out of the collector's way, and let threads take turns quickly.
 
     A sidecar makes little garbage in cycles; a collection in the middle of a handover costs more.
+    The thread that writes the status needs the interpreter a few times for each write, and the
+    event loop is busiest just then: with Python's 5 ms between turns that took 3 ms longer.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
+    sys.setswitchinterval(_TURN)
 
 
 class Sidecar:
@@ -221,7 +226,7 @@ class Sidecar:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._status.claimed_for()):
                 await self._candidate.decided.wait()
-        await self._status.run()
+        self._status.follow()
 
     async def _follow_health(self, probe: health.Probe) -> None:
         settings = self._settings

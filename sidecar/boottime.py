@@ -14,6 +14,7 @@ import stat
 import time
 
 DEFAULT_STATUS_DIR = "/run/leader-sidecar"
+STATUS = "status.json"
 STATUS_VERSION = 1
 STATUS_LIMIT = 1 << 20  # bytes; a status file is some hundred
 _FAR_AHEAD = 2.0**31  # seconds, 68 years; more may not fit in the kernel's types

@@ -54,7 +54,7 @@ def _run(parsed: dict[str, str]) -> int:
             f"check: {_OPTION} needs a directory, e.g. {boottime.DEFAULT_STATUS_DIR}\n"
         )
         return USAGE_ERROR
-    path = f"{directory}/status.json"
+    path = f"{directory}/{boottime.STATUS}"
     document, problem = boottime.read_status(path)
     if problem is None and document["role"] == "leader":
         return IS_LEADER

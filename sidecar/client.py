@@ -12,22 +12,15 @@ every 20 ms where that is not to be had. It does not talk to etcd: it knows what
 
 import contextlib
 import os
-import select
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, Self
 
 from sidecar import boottime
+from sidecar.directory_watch import DirectoryWatch
 
 Role = Literal["leader", "follower"]
-
-LOOK_EVERY = 0.02  # seconds between looks where the kernel cannot tell us
-LOOK_ANYWAY = 1.0  # seconds; some file systems (gVisor, Kata) swallow events of other containers
-# Created, deleted, moved in or out, written in place, and the directory's own end.
-_EVENTS = 0x100 | 0x200 | 0x80 | 0x40 | 0x8 | 0x400 | 0x800
-_ONLY_DIRECTORIES = 0x0100_0000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +78,9 @@ class Leadership:
     def __init__(self, status_dir: str | os.PathLike[str] = boottime.DEFAULT_STATUS_DIR) -> None:
         """Look at a status directory, which need not exist yet."""
         self._directory = os.fspath(status_dir)
-        self._path = f"{self._directory}/status.json"
+        self._path = f"{self._directory}/{boottime.STATUS}"
         self._seen = self.status()
-        self._idle: list[_Watch] = []
+        self._idle: list[DirectoryWatch] = []
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +143,7 @@ class Leadership:
         loop = asyncio.get_running_loop()
         with self._watching() as watch:
             if watch.fd is not None:
-                loop.add_reader(watch.fd, wake.set)
+                loop.add_reader(watch.fd, lambda: wake.set() if watch.is_news() else None)
             try:
                 while not (status := self._look(watch)).differs(known):
                     with contextlib.suppress(TimeoutError):
@@ -196,14 +189,14 @@ class Leadership:
                 watch.sleep(min(left, watch.pause))
 
     @contextlib.contextmanager
-    def _watching(self) -> Iterator["_Watch"]:
+    def _watching(self) -> Iterator[DirectoryWatch]:
         # To close an inotify descriptor takes the kernel 7 ms (measured, the median on Linux 6.18),
         # too long for a program that has just become leader: one is kept.
         watch = None
         with contextlib.suppress(IndexError):
             watch = self._idle.pop()
         if watch is None or watch.pid != os.getpid():  # a forked one shares its events
-            watch = _Watch(self._directory)
+            watch = DirectoryWatch(self._directory, boottime.STATUS)
         try:
             yield watch
         finally:
@@ -213,89 +206,11 @@ class Leadership:
             else:
                 self._idle.append(watch)
 
-    def _look(self, watch: "_Watch") -> Status:
+    def _look(self, watch: DirectoryWatch) -> Status:
         watch.renew()  # before the read: what is written after it wakes us again
         status = self.status()
         watch.wake_at(status.term.deadline if status.term else None)
         return status
-
-
-class _Watch:
-    """Wakes when the directory changes or a deadline passes, as well as the system lets us."""
-
-    def __init__(self, directory: str) -> None:
-        self._epoll: select.epoll | None = None  # first: `close` asks for it
-        self._directory = os.fsencode(directory)
-        self._attached = False
-        self._marks: set[int] = set()
-        self.pid = os.getpid()
-        # No inotify instance left, no descriptor left, not Linux: then `pause` is short.
-        cannot = contextlib.suppress(OSError, AttributeError, ImportError)
-        with contextlib.ExitStack() as made, cannot:
-            epoll = made.enter_context(select.epoll())
-            self._inotify = boottime.libc_call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
-            made.callback(os.close, self._inotify)
-            self._timer = boottime.Timer()
-            made.callback(self._timer.close)
-            epoll.register(self._inotify, select.EPOLLIN)
-            epoll.register(self._timer.fd, select.EPOLLIN)
-            self._made, self._epoll = made.pop_all(), epoll
-
-    def close(self) -> None:
-        """Give the descriptors back; a second time does nothing."""
-        if self._epoll is not None:
-            self._epoll = None
-            self._made.close()
-
-    __del__ = close
-
-    @property
-    def fd(self) -> int | None:
-        """Readable when there may be something new; None when only looking helps."""
-        return None if self._epoll is None else self._epoll.fileno()
-
-    @property
-    def pause(self) -> float:
-        """How long to wait at most before looking again, in seconds."""
-        return LOOK_ANYWAY if self._attached else LOOK_EVERY
-
-    def renew(self) -> None:
-        """Forget what woke us, and watch the directory that has the name now."""
-        if self._epoll is None:
-            return
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self._inotify, 1 << 16):
-                pass
-        try:
-            # The same directory again is no second watch; one put in its place is a new one.
-            events = _EVENTS | _ONLY_DIRECTORIES
-            self._marks.add(
-                boottime.libc_call("inotify_add_watch", self._inotify, self._directory, events)
-            )
-            self._attached = True
-        except OSError:
-            self._attached = False
-
-    def rest(self) -> None:
-        """Be quiet until the next `renew`, so that no events pile up."""
-        self.wake_at(None)
-        for mark in self._marks:
-            with contextlib.suppress(OSError):  # gone with its directory
-                boottime.libc_call("inotify_rm_watch", self._inotify, mark)
-        self._marks.clear()
-        self._attached = False
-
-    def wake_at(self, deadline: float | None) -> None:
-        """Wake at this time of CLOCK_BOOTTIME too; None: not."""
-        if self._epoll is not None:
-            self._timer.arm(deadline)
-
-    def sleep(self, pause: float) -> None:
-        """Block until something may be new, at most so many seconds."""
-        if self._epoll is None:
-            time.sleep(pause)
-        else:
-            self._epoll.poll(pause, 1)
 
 
 def _status(document: dict[str, object], problem: str | None) -> Status:

@@ -146,7 +146,7 @@ class Candidacy:
             given_up = _with(given_up, self.key, self.token)
         if phase in (Phase.OUT, Phase.CAMPAIGNING):
             return Candidacy(phase, given_up=given_up)
-        return replace(self, phase=phase, given_up=given_up)
+        return Candidacy(phase, self.key, self.token, self.deadline, given_up)
 
     def stood(self, key: bytes, token: int) -> Candidacy:
         """Return the candidacy that a campaign's answer, or a resume, has established.
@@ -177,8 +177,10 @@ def _with(
     given_up: frozenset[tuple[bytes, int]], key: bytes, token: int
 ) -> frozenset[tuple[bytes, int]]:
     """Add one more; only the newest are kept, since older requests have had their answer."""
-    newest = sorted({*given_up, (key, token)}, key=lambda name: name[1])[-_GIVEN_UP_KEPT:]
-    return frozenset(newest)
+    all_of_them = given_up | {(key, token)}
+    if len(all_of_them) <= _GIVEN_UP_KEPT:
+        return all_of_them
+    return all_of_them - {min(all_of_them, key=lambda name: name[1])}
 
 
 def holds_first(candidacy: Candidacy, replica: QueueReplica) -> bool:

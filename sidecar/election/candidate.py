@@ -64,7 +64,7 @@ class Candidate(SteppingDown):
             former: the candidacy that a former process of this sidecar has left behind.
             may_resume: whether to take it up again; else its lease is ended.
         """
-        self.observer.listen(self._wake)
+        self.observer.listen(self._seen)
         async with self.observer, self._tasks:
             self._tasks.start(self._tell_in_time(), name="candidate-clock")
             self._tasks.start(self._note_terms(), name="candidate-history")
@@ -79,6 +79,11 @@ class Candidate(SteppingDown):
             await self._until(lambda: self.is_ending)
         self._telling.reason = self._stop or self._telling.reason
         self._tell()
+
+    def _seen(self) -> None:
+        """Take in what the observer has seen; an election tells of it itself, once it has."""
+        if self._election is None or not self._election.is_following:
+            self._wake()
 
     async def _stand_until_stopped(self, former: Standing | None, *, may_resume: bool) -> None:
         if former is not None:
@@ -239,10 +244,11 @@ class Candidate(SteppingDown):
         """Publish when a deadline passes although nothing happens."""
         while True:
             version = self._pulse.version
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(self._telling.next_change(self._election)):
                     await self._pulse.changed(version)
-            self._tell()
+            except TimeoutError:
+                self._tell()
 
     async def _note_terms(self) -> None:
         while True:

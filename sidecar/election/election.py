@@ -45,6 +45,9 @@ class Election(Leaving):
         observer: an open observer of the same election to share; by default an own one.
         least_token: never act with a fencing token below this one.
 
+    Attributes:
+        is_following: whether it is open, so that `changed` grows with every change of the queue.
+
     Raises:
         ValueError: the name cannot be an election's.
     """
@@ -73,6 +76,7 @@ class Election(Leaving):
         self._paused_at = 0
         self._tasks = Background()
         self._unlisten: Callable[[], None] = lambda: None
+        self.is_following = False
 
     async def __aenter__(self) -> Self:
         if self._own_observer:
@@ -80,6 +84,7 @@ class Election(Leaving):
         await self._tasks.__aenter__()
         self._tasks.start(self._clean(), name="election-cleaner")
         self._unlisten = self.observer.listen(self._queue_changed)
+        self.is_following = True
         self.session.attach(self)
         return self
 
@@ -94,6 +99,7 @@ class Election(Leaving):
         finally:
             self.session.detach(self)
             self._unlisten()
+            self.is_following = False
             await self._tasks.__aexit__(kind, exc, traceback)
             if self._own_observer:
                 await self.observer.__aexit__(kind, exc, traceback)
@@ -193,9 +199,7 @@ class Election(Leaving):
 
     def _stood(self, key: bytes, header: Header, token: int = 0) -> None:
         self._header = header
-        self._candidacy = self._candidacy.stood(key, token or header.revision)
-        self._may_clean = True
-        self.ended = None
+        self._take_place(key, token or header.revision)
 
     async def resume(self, key: str, rev: int) -> bool:
         """Take up the candidacy that a former process left on this session's lease.
@@ -216,8 +220,8 @@ class Election(Leaving):
         if not self._may_become_ours(wanted, rev):
             return False
         self._value = found.value
-        self._candidacy = self._candidacy.after(Step.CAMPAIGN_SENT).stood(wanted, rev)
-        self._may_clean = True
+        self._candidacy = self._candidacy.after(Step.CAMPAIGN_SENT)
+        self._take_place(wanted, rev)
         self.session.prove_soon()
         await self.until(
             lambda: (

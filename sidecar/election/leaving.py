@@ -43,11 +43,7 @@ class Leaving(Place):
         """
         if self.phase in (Phase.OUT, Phase.CAMPAIGNING):
             return
-        own = self._candidacy
-        await self._give_up(
-            transactions.give_up(own.key, own.token, epilogue),
-            plain=transactions.give_up(own.key, own.token),
-        )
+        await self._give_up(self._removal_with(epilogue))
 
     async def handover(self, to: str = "") -> Entry:
         """Resign in favour of a candidate (its id or key; "" for the next in the queue).
@@ -108,19 +104,25 @@ class Leaving(Place):
         if self.phase in (Phase.OUT, Phase.CAMPAIGNING):
             return False
         own = self.entry
-        key, token = self._candidacy.key, self._candidacy.token
-        resign = transactions.give_up(key, token)
         plan: HandoverPlan | None = None
         with contextlib.suppress(Refused):
-            plan = plan_handover(self.observer.replica, key, target.key)
+            plan = plan_handover(self.observer.replica, self._candidacy.key, target.key)
         if own is None or plan is None or plan.batches or plan.target.token != target.token:
-            await self._give_up(transactions.give_up(key, token, epilogue), plain=resign)
+            await self._give_up(self._removal_with(epilogue))
             return False
-        txn = transactions.hand_over(own, plan.last, plan.target, epilogue)
-        return await self._give_up(txn, plain=resign)
+        return await self._give_up(transactions.hand_over(own, plan.last, plan.target, epilogue))
 
-    async def _give_up(self, txn: Txn, *, plain: Txn) -> bool:
-        """Send what removes the own key until a definite answer; return whether `txn` did it."""
+    def _removal_with(self, epilogue: Sequence[Put]) -> Txn:
+        if not epilogue:
+            return self._removal
+        return transactions.give_up(self._candidacy.key, self._candidacy.token, epilogue)
+
+    async def _give_up(self, txn: Txn) -> bool:
+        """Send what removes the own key, at last without anything beside it, until it is answered.
+
+        Returns:
+            Whether `txn` did it.
+        """
         token = self._candidacy.token
         self._candidacy = self._candidacy.after(Step.GIVE_UP_SENT)
         self._tell_siblings()
@@ -134,13 +136,13 @@ class Leaving(Place):
                 self.session.contact.failed("resign", exc)
                 await backoff.wait()
             except Rejected as exc:  # also: no space for the epilogue, a pin on a dead lease
-                if attempt is plain:
+                if not done:
                     self.session.contact.failed("resign", exc)
                     await backoff.wait()
-                attempt, done = plain, False
+                attempt, done = self._removal, False
             else:
-                if not reply.succeeded and attempt is not plain:
-                    attempt, done = plain, False
+                if not reply.succeeded and done:
+                    attempt, done = self._removal, False
                     continue
                 self._header = reply.header
                 break

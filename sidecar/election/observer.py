@@ -183,6 +183,7 @@ class Observer:
                 async for batch in batches:
                     if self.replica.apply(batch):
                         self._tell()
+                        await asyncio.sleep(0)  # who was woken acts before the next read begins
             except CoordinatorError as exc:
                 lost = exc
             for check in checks:

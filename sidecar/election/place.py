@@ -45,6 +45,7 @@ class Place:
         self.changed: Feed[int] = Feed(0)
         self.refreshed: Feed[int] = Feed(0)
         self._candidacy = Candidacy()
+        self._removal = Txn()
         self._header: Header | None = None
         self._asked_token = 0
         # On a lease that was taken up, a key under our name may be the one to resume.
@@ -109,6 +110,13 @@ class Place:
         while not condition():
             version = await self.changed.changed(version)
 
+    def _take_place(self, key: bytes, token: int) -> None:
+        """Stand on a key from now on, and be ready to give it up at a moment's notice."""
+        self._candidacy = self._candidacy.stood(key, token)
+        self._removal = self.session.coordinator.prepare(transactions.give_up(key, token))
+        self._may_clean = True
+        self.ended = None
+
     # --- what comes in ------------------------------------------------------------------
 
     def proof_keys(self) -> tuple[bytes, ...]:
@@ -170,6 +178,8 @@ class Place:
     @property
     def _siblings(self) -> list[Place]:
         """Other objects for this very candidacy: same session, same election, so the same key."""
+        if len(self.session.subjects) <= 1:
+            return []
         return [
             subject
             for subject in self.session.subjects

@@ -81,6 +81,10 @@ class Coordinator(Protocol):
         """
         ...
 
+    def prepare(self, txn: Txn) -> Txn:
+        """Return the same transaction in a form that is sooner on its way once it is sent."""
+        ...
+
     async def read(
         self, key: bytes, end: bytes, *, timeout: float, keys_only: bool = False
     ) -> RangeReply:

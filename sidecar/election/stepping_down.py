@@ -112,16 +112,19 @@ class SteppingDown(Wishes):
     def _tell(self) -> None:
         """Take in what has changed, and publish what is true now."""
         self._preference.note_places(self.observer.replica)
-        self._note_token()
+        is_newer = self._note_token()
         self._telling.tell(self._election, least_token=self._least_token)
+        if is_newer:  # after the telling, which is in more of a hurry
+            self._keeper.saw(self._least_token, self.observer.replica.cluster_id)
 
-    def _note_token(self) -> None:
+    def _note_token(self) -> bool:
         first = self.observer.replica.first
-        if first is not None and first.token > self._least_token:
-            self._least_token = first.token
-            if self._election is not None:
-                self._election.least_token = first.token
-            self._keeper.saw(first.token, self.observer.replica.cluster_id)
+        if first is None or first.token <= self._least_token:
+            return False
+        self._least_token = first.token
+        if self._election is not None:
+            self._election.least_token = first.token
+        return True
 
     # --- in order ---------------------------------------------------------------------------
 
@@ -167,15 +170,9 @@ class SteppingDown(Wishes):
 
     async def _nobody_believes(self) -> bool:
         """Wait until nobody takes us for the leader; False: a restart may yet do so."""
-        forgotten: list[bool] = []
-
-        async def forget() -> None:
-            forgotten.append(await self._keeper.forget())
-
         async with asyncio.TaskGroup() as group:
-            group.create_task(forget(), name="candidate-forget")
             group.create_task(_awaited(self._keeper.settle()), name="candidate-settle")
-        return forgotten[0]
+            return await self._keeper.forget()
 
     async def _drain(self, election: Election) -> None:
         """Let the drain time pass, as long as the key is safe and nobody is in a hurry."""

@@ -82,22 +82,26 @@ class Telling:
             self._begin_term(leading, now)
         link = self._link(election, now)
         is_known = replica.is_synced and link is Link.CONNECTED
+        role = Role.LEADER if leading else self._idle_role
+        token = leading.rev if leading else 0
+        reason = self._why_leading() if leading else self._why_not(election, least_token)
         new = replace(
             old,
-            role=Role.LEADER if leading else self._idle_role,
-            token=leading.rev if leading else 0,
+            role=role,
+            token=token,
             key=leading.key if leading else "",
             deadline=leading.deadline if leading else NEVER,
             leader=self._leader(least_token) if is_known else None,
             transitions=self._observer.transitions,
             candidates=tuple(entry.proposal.id for entry in replica.entries),
-            reason=self._why_leading() if leading else self._why_not(election, least_token),
+            reason=reason,
             link=link,
             is_registered=election is not None and election.entry is not None,
             is_paused=replica.is_paused,
             is_duplicate=self._is_duplicate(election, old),
+            since=self._role_since(old, role, token, reason),
         )
-        self.state.publish(replace(new, since=self._role_since(old, new)))
+        self.state.publish(new)
 
     def next_change(self, election: Election | None) -> float | None:
         """Return in how many seconds something becomes untrue by itself, or None."""
@@ -155,13 +159,13 @@ class Telling:
             return Reason.KEY_GONE
         return Reason.DEADLINE_PASSED if election.is_first else Reason.STORE_REPLACED
 
-    def _role_since(self, old: ElectionState, new: ElectionState) -> float:
+    def _role_since(self, old: ElectionState, role: Role, token: int, reason: Reason) -> float:
         """Return when the present role began; a suspension does not interrupt a term."""
-        if new.role is Role.LEADER:
-            if new.token != self._since_token:
-                self._since_token, self._since = new.token, self._clock.wall()
+        if role is Role.LEADER:
+            if token != self._since_token:
+                self._since_token, self._since = token, self._clock.wall()
             return self._since
-        if old.role is Role.LEADER and new.reason is not Reason.DEADLINE_PASSED:
+        if old.role is Role.LEADER and reason is not Reason.DEADLINE_PASSED:
             return self._clock.wall()
         return old.since
 

@@ -21,6 +21,7 @@ from sidecar.errors import CoordinatorError, Unavailable
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import Address, Endpoint, parse_endpoints, resolve
 from sidecar.etcd.member import Member
+from sidecar.etcd.messages import PreparedTxn
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,10 @@ class EtcdCoordinator:
         """Run one transaction; see the port."""
         return await self._on_current(lambda member: member.txn(txn), timeout)
 
+    def prepare(self, txn: Txn) -> Txn:
+        """Build etcd's message now; see the port."""
+        return PreparedTxn.of(txn)
+
     async def read(
         self, key: bytes, end: bytes, *, timeout: float, keys_only: bool = False
     ) -> RangeReply:
@@ -139,7 +144,7 @@ class EtcdCoordinator:
             raise
 
     async def _on_current(self, action: Callable[[Member], Awaitable[T]], timeout: float) -> T:
-        member = await self._member(timeout)
+        member = self._known_member() or await self._member(timeout)
         return await self._answered(member, action(member), timeout)
 
     async def _answered(self, member: Member, action: Awaitable[T], within: float) -> T:
@@ -154,7 +159,11 @@ class EtcdCoordinator:
             raise Unavailable(f"{member}: {exc}") from exc
         return answer
 
+    def _known_member(self) -> Member | None:
+        return self._member_at(self._address()) if self._addresses else None
+
     async def _member(self, within: float) -> Member:
+        """Return the member in use, once a name has an address."""
         if not self._addresses:
             self._stale.set()
             try:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-import grpc
-
 from sidecar.errors import (
     Compacted,
     CoordinatorError,
@@ -21,6 +19,7 @@ from sidecar.errors import (
     StoreFull,
     Unavailable,
 )
+from sidecar.etcd.engine import grpc
 
 
 class TokenNeeded(CoordinatorError):

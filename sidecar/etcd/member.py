@@ -2,9 +2,6 @@
 
 Rules that measurements taught (each has a test):
 
-* One channel per member, never a multi-address target: that one does not leave a frozen member.
-* gRPC's pings find a frozen server too late, or etcd forbids them. Liveness is an answer in
-  time; the caller throws the whole channel away when one is missing.
 * A timed-out stream is thrown away: a late answer must not be taken for the next one.
 * grpc.aio and not grpclib: bare programs on both hand over equally fast (3.25 and 3.30 ms, p50 of
   240), and 10 MB less memory did not outweigh an HTTP/2 stack in pure Python by one author.
@@ -16,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from sidecar.core.store import Batch, Guard, Proof, Range, RangeReply, Txn, TxnReply
@@ -33,8 +30,10 @@ from sidecar.errors import (
 )
 from sidecar.etcd import messages
 from sidecar.etcd import rpc_pb2 as pb
+from sidecar.etcd.channel import open_channel
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import Address
+from sidecar.etcd.engine import grpc
 from sidecar.etcd.errors import AuthIsOff, TokenNeeded, from_cancel_reason, from_rpc_error
 
 T = TypeVar("T")
@@ -43,16 +42,6 @@ M = TypeVar("M", bound=Message)
 PAGE = 1000
 """Keys read in one request; larger ranges are paged at one revision."""
 
-_RECEIVE_LIMIT = 64 * 1024 * 1024
-_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
-)
 # Streams ask to be ended by a member that has lost its leader, instead of staying silent.
 _REQUIRE_LEADER = (("hasleader", "true"),)
 
@@ -66,7 +55,7 @@ class Member:
         self._token = ""
         self._auth_is_off = False
         self._authenticating = asyncio.Lock()
-        self._channel = _channel(address, credentials)
+        self._channel = open_channel(address, credentials)
         call = self._channel.unary_unary
         stream: Any = self._channel.stream_stream  # the stubs want an iterator; we write by hand
         self._range = call(*_method("KV/Range", pb.RangeResponse))
@@ -191,7 +180,7 @@ class Member:
             return await self._open_watch_now(key, end, start_revision)
 
     async def _open_watch_now(self, key: bytes, end: bytes, start_revision: int) -> Any:
-        with _errors_of_grpc():
+        with _errors_of_grpc:
             call = self._watch(metadata=self._metadata(*_REQUIRE_LEADER))
             try:
                 await call.write(messages.watch_request(key, end, start_revision))
@@ -204,7 +193,7 @@ class Member:
     async def _renew(self, lease: int) -> pb.LeaseKeepAliveResponse:
         async with self._renewing:
             try:
-                with _errors_of_grpc():
+                with _errors_of_grpc:
                     if self._renewals_token != self._token:
                         self._drop_renewals()  # it was opened with an outdated one
                     if self._renewals is None:
@@ -225,7 +214,7 @@ class Member:
 
     async def _call(self, method: Callable[..., Awaitable[T]], request: Message) -> T:
         async def once() -> T:
-            with _errors_of_grpc():
+            with _errors_of_grpc:
                 return await method(request, metadata=self._metadata())
 
         return await self._with_token(once)
@@ -255,7 +244,7 @@ class Member:
                 name=self._credentials.user, password=self._credentials.password
             )
             try:
-                with _errors_of_grpc():
+                with _errors_of_grpc:
                     reply = await self._login(request)
             except AuthIsOff:
                 self._token, self._auth_is_off = "", True
@@ -279,18 +268,9 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _channel(address: Address, credentials: Credentials) -> grpc.aio.Channel:
-    options = [*_OPTIONS, ("grpc.default_authority", address.authority)]
-    if not address.endpoint.is_secure:
-        return grpc.aio.insecure_channel(address.target, options=options)
-    options.append(("grpc.ssl_target_name_override", address.endpoint.host))
-    secrets = grpc.ssl_channel_credentials(credentials.cacert, credentials.key, credentials.cert)
-    return grpc.aio.secure_channel(address.target, secrets, options=options)
-
-
 async def _batches(call: Any) -> AsyncIterator[Batch]:
     while True:
-        with _errors_of_grpc():
+        with _errors_of_grpc:
             reply = await call.read()
         _check_watch(reply)
         yield messages.batch(reply)
@@ -315,19 +295,29 @@ def _check_watch(reply: pb.WatchResponse) -> None:
         raise from_cancel_reason(reply.cancel_reason, reply.compact_revision)
 
 
-@contextmanager
-def _errors_of_grpc() -> Iterator[None]:
-    """Map what gRPC raises; a call cancelled by its channel is a lost call, not our end."""
-    try:
-        yield
-    except CoordinatorError:
-        raise
-    except grpc.RpcError as exc:
-        raise from_rpc_error(exc) from exc
-    except (asyncio.InvalidStateError, grpc.aio.BaseError) as exc:
-        raise Unavailable(f"the stream is finished: {exc}") from exc
-    except asyncio.CancelledError as exc:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        raise Unavailable("the channel was closed") from exc
+class _ErrorsOfGrpc:
+    """Maps what gRPC raises; a call cancelled by its channel is a lost call, not our end."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        match exc:
+            case None | CoordinatorError():
+                return
+            case grpc.RpcError():
+                raise from_rpc_error(exc) from exc
+            case asyncio.InvalidStateError() | grpc.aio.BaseError():
+                raise Unavailable(f"the stream is finished: {exc}") from exc
+            case asyncio.CancelledError():
+                task = asyncio.current_task()
+                if task is None or not task.cancelling():
+                    raise Unavailable("the channel was closed") from exc
+
+
+_errors_of_grpc = _ErrorsOfGrpc()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
 from sidecar.core.store import (
     Batch,
@@ -19,6 +21,18 @@ from sidecar.core.store import (
 from sidecar.etcd import rpc_pb2 as pb
 
 
+@dataclass(frozen=True, slots=True)
+class PreparedTxn(Txn):
+    """A transaction with its message, built before there is any hurry."""
+
+    message: pb.TxnRequest | None = None
+
+    @classmethod
+    def of(cls, txn: Txn) -> Self:
+        """Return `txn` with its message."""
+        return cls(txn.guards, txn.then, txn.otherwise, txn_request(txn))
+
+
 def header(message: pb.ResponseHeader) -> Header:
     """Return an answer's header."""
     return Header(message.revision, message.raft_term, message.cluster_id)
@@ -33,6 +47,8 @@ def key_value(message: pb.KeyValue) -> KeyValue:
 
 def txn_request(txn: Txn) -> pb.TxnRequest:
     """Return a transaction as etcd takes it."""
+    if isinstance(txn, PreparedTxn) and txn.message is not None:
+        return txn.message
     return pb.TxnRequest(
         compare=[
             pb.Compare(

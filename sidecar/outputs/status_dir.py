@@ -20,7 +20,6 @@ from sidecar import boottime
 from sidecar.errors import ConfigError
 from sidecar.outputs.status import boot_id
 
-STATUS = "status.json"
 _LOCK = ".lock"
 _SESSION = "session.json"
 _SEEN = "seen.json"
@@ -111,7 +110,7 @@ class StatusDirectory:
         CLOCK_BOOTTIME seconds; minus infinity when nobody may. A restarted sidecar must not give
         its old key up before.
         """
-        document, problem = boottime.read_status(str(self.path / STATUS))
+        document, problem = boottime.read_status(str(self.path / boottime.STATUS))
         until = document.get("valid_until_boottime")
         if problem is None and document["role"] == "leader" and isinstance(until, int | float):
             return float(until)

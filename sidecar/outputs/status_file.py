@@ -26,13 +26,13 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from sidecar.boottime import STATUS
 from sidecar.core.state import ElectionState, Role
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.outputs.health import Backoff, OutputErrors
 from sidecar.outputs.news import News
 from sidecar.outputs.status import describe, encode
-from sidecar.outputs.status_dir import STATUS
 
 OUTPUT = "status_file"
 LEADER_MARKER = "leader"
@@ -77,6 +77,7 @@ class StatusFile:
         self._errors = errors
         self._tries: Feed[int] = Feed(0)
         self._thread: threading.Thread | None = None
+        self._follows = False
         # All below is guarded by the condition.
         self._condition = threading.Condition()
         self._is_wanted = False
@@ -94,10 +95,15 @@ class StatusFile:
         """Return for how many seconds yet what a predecessor wrote may be true; 0 if it is not."""
         return max(self._until_settled(), 0.0)
 
-    async def run(self) -> None:
-        """Follow the feed until cancelled; the thread stays, for `settle` and until `close`."""
-        async for _ in self._feed.follow():
-            self._wake()
+    def follow(self) -> None:
+        """Write what the feed says, now and after each change, until `close`.
+
+        The thread is woken in the same step as the feed changes: a program beside the sidecar
+        hears of it before anything else is done about it.
+        """
+        self._follows = True
+        self._feed.listen(self._wake)
+        self._wake()
 
     async def write_initial(self) -> None:
         """Write what the feed says before anything else happens, and `settle`.
@@ -116,7 +122,8 @@ class StatusFile:
 
         To be called when the feed says follower; while it says leader this does not return.
         """
-        self._wake()
+        if not self._follows:
+            self._wake()  # else the change itself has woken the thread
         while True:
             tries = self._tries.version
             news = News(self._feed, self._clock)
@@ -148,7 +155,7 @@ class StatusFile:
         with self._condition:
             self._is_wanted = True
             self._condition.notify()
-        if self._thread is None:
+        if self._thread is None and not self._is_ending:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(
                 target=self._work, args=(loop,), name=OUTPUT, daemon=True

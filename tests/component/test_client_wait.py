@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sidecar import boottime, client
+from sidecar import boottime, directory_watch
 from sidecar.client import Leadership, Status
 from tests.support.procs import wait_until
 from tests.support.status_dir import TOKEN, follower_document, leader_document, write_status
@@ -32,14 +32,14 @@ def open_descriptors() -> list[Path]:
 @pytest.fixture(autouse=True)
 def no_safety_net(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the look every second, only the event that is tested can end a wait in time."""
-    monkeypatch.setattr(client, "LOOK_ANYWAY", NEVER)
+    monkeypatch.setattr(directory_watch, "LOOK_ANYWAY", NEVER)
 
 
 @pytest.fixture(params=["inotify", "looking"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to learn of a change; the second as on a machine without inotify instances."""
     if request.param == "inotify":
-        monkeypatch.setattr(client, "LOOK_EVERY", NEVER)
+        monkeypatch.setattr(directory_watch, "LOOK_EVERY", NEVER)
     if request.param == "looking":
 
         def refused(name: str, *arguments: object) -> int:
@@ -149,8 +149,8 @@ def test_wait_wakes_at_the_deadline_with_nobody_left_to_write_it_down(tmp_path: 
 def test_a_look_now_and_then_helps_where_the_kernel_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "LOOK_ANYWAY", 0.05)
-    monkeypatch.setattr(client, "_EVENTS", 0x400)  # only the end of the directory itself
+    monkeypatch.setattr(directory_watch, "LOOK_ANYWAY", 0.05)
+    monkeypatch.setattr(directory_watch, "_EVENTS", 0x400)  # only the end of the directory itself
     write_status(tmp_path, follower_document())
     leadership = Leadership(tmp_path)
     with meanwhile(write_status, tmp_path, leader_document()):
@@ -409,3 +409,25 @@ def test_waking_takes_milliseconds(tmp_path: Path) -> None:
             done = time.perf_counter()
         delays.append(done - written[0])
     assert sorted(delays)[len(delays) // 2] < 1.0
+
+
+def test_what_happens_to_other_files_is_no_news(tmp_path: Path) -> None:
+    """Each change of the status brings several events; only the file itself is worth a look."""
+    write_status(tmp_path, follower_document())
+    watch = directory_watch.DirectoryWatch(str(tmp_path), boottime.STATUS)
+    try:
+        watch.renew()
+        (tmp_path / "session.json").write_text("{}")
+        (tmp_path / f".{boottime.STATUS}.tmp").write_text("{}")
+        (tmp_path / "session.json").unlink()
+        assert not watch.is_news()
+        write_status(tmp_path, leader_document())
+        assert watch.is_news()
+        watch.renew()
+        (tmp_path / boottime.STATUS).unlink()
+        assert watch.is_news()
+        watch.renew()
+        tmp_path.rename(tmp_path.with_name("elsewhere"))
+        assert watch.is_news()
+    finally:
+        watch.close()

@@ -64,14 +64,12 @@ class Rig:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(self.file.run())
-            try:
-                yield
-            finally:
-                task.cancel()
-                self.feed.publish(stepped_down(self.feed.value))
-                assert await self.file.close()
+        self.file.follow()
+        try:
+            yield
+        finally:
+            self.feed.publish(stepped_down(self.feed.value))
+            assert await self.file.close()
 
 
 @pytest.fixture

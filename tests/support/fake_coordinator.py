@@ -50,6 +50,9 @@ class FakeCoordinator:
         reply: TxnReply = await self._ask("txn", timeout, txn, self.cluster.etcd.txn)
         return reply
 
+    def prepare(self, txn: Txn) -> Txn:
+        return txn
+
     async def read(
         self, key: bytes, end: bytes, *, timeout: float, keys_only: bool = False
     ) -> RangeReply:

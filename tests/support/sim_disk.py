@@ -10,11 +10,12 @@ import json
 from collections import deque
 from collections.abc import Callable
 
+from sidecar.boottime import STATUS
 from sidecar.core.state import ElectionState
 from sidecar.election.feed import Feed
 from sidecar.outputs.health import Backoff, OutputErrors
 from sidecar.outputs.keeper import StatusKeeper
-from sidecar.outputs.status_dir import STATUS, SeenToken, SessionRecord
+from sidecar.outputs.status_dir import SeenToken, SessionRecord
 from sidecar.outputs.status_file import StatusFile
 from tests.support.history import History
 from tests.support.sim_process import Process

@@ -196,7 +196,7 @@ class SimSidecar:
 
 async def _write_status(candidate: Candidate, status: SimStatusFile) -> None:
     await candidate.decided.wait()
-    await status.run()
+    status.follow()
 
 
 def _uncounted(output: str) -> None:
