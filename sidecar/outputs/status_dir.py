@@ -99,12 +99,6 @@ class StatusDirectory:
         self._lock_fd = fd
         return fd
 
-    def unlock(self) -> None:
-        """Let another sidecar have the directory."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-
     def claimed_until(self) -> float:
         """Return until when programs may believe that the status file here says leader.
 
