@@ -218,3 +218,4 @@ def test_of_two_with_one_id_the_younger_says_so_and_follows(team: Team, tmp_path
     assert old.terminate() == 0
     young.wait_for("leader")
     wait_until(lambda: "duplicate_id" not in young.document(), "it stands alone", LONG)
+    assert len([line for line in young.log if "same id" in line]) == 1
