@@ -1,0 +1,95 @@
+"""`status`, `check` and `observe` as a user meets them, without an etcd."""
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from threading import Thread
+
+import pytest
+
+from sidecar.cli.main import run
+from tests.support.procs import LOOPBACK, ReservedPort
+
+pytestmark = pytest.mark.timeout(60)
+
+NO_ANSWER, USAGE = 1, 2
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err.removeprefix("leader-sidecar status: ").removesuffix("\n")
+
+
+@pytest.fixture
+def nobody() -> Iterator[int]:
+    """Return a port at which nobody listens."""
+    with contextlib.closing(ReservedPort()) as port:
+        yield port.number
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "localhost"])
+def test_a_sidecar_that_does_not_listen_is_told_plainly(
+    nobody: int, host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"http://{host}:{nobody}"
+    assert run(["status", "--url", url]) == NO_ANSWER
+    assert said(capsys) == f"no sidecar answers at {url}: connection refused"
+
+
+def test_a_name_without_an_address_is_told_plainly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["status", "--url", "http://nobody.invalid:4040"]) == NO_ANSWER
+    why = said(capsys).removeprefix("no sidecar answers at http://nobody.invalid:4040: ")
+    # Where no name server answers, nobody knows whether there is such a name.
+    assert why in ("its name has no address", "temporary failure in name resolution")
+
+
+@contextlib.contextmanager
+def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Serve one connection in a thread; yields the port."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def accept() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(4096)
+                serve(connection)
+
+        thread = Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            thread.join()
+
+
+def test_a_port_that_does_not_speak_tls_is_told_plainly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with server(lambda connection: connection.sendall(b"HTTP/1.1 400 No\r\n\r\n")) as port:
+        assert run(["status", "--url", f"https://{LOOPBACK}:{port}"]) == NO_ANSWER
+    assert said(capsys).endswith(": TLS failed, wrong version number")
+
+
+def test_a_sidecar_that_is_killed_while_it_is_watched_is_told_plainly(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def break_off(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        # Closed so, the kernel sends a reset, as for a process that had unread data.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with server(break_off) as port:
+        url = f"http://{LOOPBACK}:{port}"
+        assert run(["status", "--watch", "--url", url]) == NO_ANSWER
+    assert said(capsys) == f"the sidecar at {url} ended: connection reset by peer"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:4040", "http://h:x", "http://h:99999", "http://[::1", "ftp://h", "http://a\nb"],
+)
+def test_what_is_no_url_is_refused_with_what_would_be_right(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["status", "--url", url]) == USAGE
+    assert said(capsys) == f"--url: {url!r} is no address; write http://HOST:PORT"
