@@ -14,8 +14,10 @@ import click
 from sidecar.check import IS_LEADER, NOT_LEADER
 from sidecar.cli.options import given, settings_options
 from sidecar.cli.sources import Document, NoAnswer, Source, choose
+from sidecar.election.ports import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.flags import Group
+from sidecar.outputs.status import timestamp
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,7 +94,7 @@ def check_command(
 
 @click.command("status")
 @_source_options
-@click.option("--watch", is_flag=True, help="Go on, and show every change.")
+@click.option("--watch", is_flag=True, help="Go on, and show every change with its time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status document.")
 def status_command(
     *,
@@ -111,9 +113,15 @@ def status_command(
       leader-sidecar status --election /resources/election --endpoints http://127.0.0.1:2379
     """
     source = _source(arguments, status_directory, url)
+    clock = SystemClock()
 
     def show(document: Document) -> None:
-        click.echo(json.dumps(document) if as_json else _readable(document))
+        if as_json:
+            click.echo(json.dumps(document))
+        elif watch:
+            click.echo(f"--- {timestamp(clock.wall())}\n{_readable(document)}\n")
+        else:
+            click.echo(_readable(document))
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_show(source, show, forever=watch))

@@ -1,6 +1,8 @@
 """`status`, `check` and `observe` as a user meets them, without an etcd."""
 
 import contextlib
+import json
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ import pytest
 
 from sidecar.cli.main import run
 from tests.support.procs import LOOPBACK, ReservedPort
+from tests.support.status_dir import follower_document
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -93,3 +96,20 @@ def test_what_is_no_url_is_refused_with_what_would_be_right(
 ) -> None:
     assert run(["status", "--url", url]) == USAGE
     assert said(capsys) == f"--url: {url!r} is no address; write http://HOST:PORT"
+
+
+def test_a_watched_status_sets_each_state_apart_with_its_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    events = "".join(
+        f"data: {json.dumps(follower_document(reason=reason))}\n\n"
+        for reason in ("waiting", "resigned")
+    )
+    answer = f"HTTP/1.1 200 OK\r\n\r\n{events}".encode()
+    with server(lambda connection: connection.sendall(answer)) as port:
+        run(["status", "--watch", "--url", f"http://{LOOPBACK}:{port}"])
+    first, second, rest = capsys.readouterr().out.split("\n\n")
+    for state, reason in ((first, "waiting"), (second, "resigned")):
+        assert re.match(r"--- \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\nelection ", state)
+        assert f"because         {reason}\n" in state
+    assert rest == ""
