@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from sidecar.cli.options import given, settings_options
+from sidecar.cli.reaching import reached
 from sidecar.errors import ConfigError
 from sidecar.flags import Group
 from sidecar.settings import StoreSettings
@@ -110,12 +111,10 @@ def _carry_out(arguments: dict[str, str | None], command: Callable[[Commands], A
     settings = StoreSettings.read(given(arguments))
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    # Here, because it loads grpc, for which --help and bad options need not wait.
-    from sidecar.app import store  # noqa: PLC0415
-    from sidecar.election.commands import Commands  # noqa: PLC0415
+    from sidecar.election.commands import Commands  # noqa: PLC0415 - --help need not wait for it
 
     async def carry_out() -> T:
-        async with store(settings) as etcd:
+        async with reached(settings) as etcd:
             return await command(Commands(etcd, settings.election))
 
     return asyncio.run(carry_out())

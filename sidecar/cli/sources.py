@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from sidecar import boottime
 from sidecar.addresses import parse_url
+from sidecar.cli.reaching import out_of_reach, reached
 from sidecar.client import Leadership
 from sidecar.errors import ConfigError, SidecarError, Unavailable
 from sidecar.settings import StoreSettings
@@ -113,20 +114,19 @@ class EtcdSource:
 
     async def documents(self) -> AsyncIterator[Document]:
         """Yield what the queue shows."""
-        # Here, because it loads grpc, which the other sources do without.
-        from sidecar.app import store  # noqa: PLC0415
+        # Here, because the other sources do without.
         from sidecar.election.observer import Observer  # noqa: PLC0415
 
         async with (
-            store(self._settings) as etcd,
+            reached(self._settings) as etcd,
             Observer(etcd, self._settings.election) as observer,
         ):
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await observer.synced()
+                    await observer.looked()
             except TimeoutError as exc:
-                trouble = observer.trouble or "no answer in time"
-                raise Unavailable(f"etcd does not answer: {trouble}") from exc
+                why = observer.trouble or "no answer in time"
+                raise Unavailable(out_of_reach(self._settings, why)) from exc
             async for leader in observer.observe():
                 yield {
                     "version": 1,
