@@ -67,7 +67,8 @@ def test_handover_to_a_named_candidate_moves_those_before_it(team: Team) -> None
     assert [name for name, _ in team.terms()] == ["a", "c"]
     assert (c.token or 0) > token
     assert not b.leadership.is_leader()
-    c.wait_for_log("watch leader change old=a new=c .*reason=")
+    for sidecar in (a, b, c):
+        sidecar.wait_for_log("watch leader change old=a new=c .*reason=handover")
 
 
 @pytest.mark.parametrize(
