@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 _PREDECESSOR = 10.0
 """Seconds that `exec` waits for the command of a predecessor that was killed."""
 
+_READER = 0.2
+"""Seconds that `run` waits for a `status` that is just looking whether anybody has the lock."""
+
 
 @click.command("run")
 @settings_options()
@@ -87,7 +90,7 @@ def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
         log.warning("%s", warning)
     directory = StatusDirectory(settings.status_dir)
     # A command of a predecessor holds the lock until it is dead, which it is in a moment.
-    lock = directory.lock(within=_PREDECESSOR if command else 0.0)
+    lock = directory.lock(within=_PREDECESSOR if command else _READER)
     guard = None
     if command:
         from sidecar.guard import spawn_guard  # noqa: PLC0415

@@ -7,6 +7,7 @@ from etcd there is no own role, and whether the leader still acts is known only 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -21,10 +22,12 @@ from sidecar.addresses import parse_url
 from sidecar.cli.reaching import out_of_reach, reached
 from sidecar.client import Leadership
 from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.outputs.status_dir import has_writer
 from sidecar.settings import StoreSettings
 
 Document = dict[str, Any]
 _PATIENCE = 5.0
+_LOOK_FOR_WRITER = 1.0  # seconds
 
 
 class NoAnswer(SidecarError):
@@ -49,8 +52,15 @@ class DirectorySource:
         """Yield the status file as it is to be believed at this moment."""
         leadership = Leadership(self._directory)
         while True:
-            yield self._read()
-            await leadership.changed()
+            is_written = has_writer(self._directory)
+            document = self._read()
+            yield document if is_written else _left_behind(document)
+            # A sidecar that is killed writes nothing more: there is no event of that.
+            while has_writer(self._directory) is is_written:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_FOR_WRITER):
+                        await leadership.changed()
+                        break
 
     def _read(self) -> Document:
         path = f"{self._directory}/status.json"
@@ -64,6 +74,12 @@ class DirectorySource:
                 document.pop("key", None)
             return document
         raise NoAnswer(f"{path} cannot be believed: {problem.replace('_', ' ')}")
+
+
+def _left_behind(document: Document) -> Document:
+    """Return what is still true of a status whose sidecar is gone: not how it stands with etcd."""
+    is_leader = document["role"] == "leader"  # nobody else may act before its claim has run out
+    return {**document, "link": "lost", "leader": document.get("leader") if is_leader else None}
 
 
 class UrlSource:

@@ -248,6 +248,25 @@ class StatusDirectory:
         return fields if is_ours else None
 
 
+def has_writer(path: str | os.PathLike[str]) -> bool:
+    """Say whether a sidecar holds this status directory; True too where that cannot be told.
+
+    For readers. They hold the lock for an instant at most; a sidecar that starts in it waits.
+    """
+    try:
+        fd = os.open(Path(path) / _LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
 def _write_all(fd: int, content: bytes) -> None:
     # A disk that fills up takes a part first and refuses only the rest.
     left = memoryview(content)

@@ -2,17 +2,21 @@
 
 import contextlib
 import json
+import os
 import re
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from sidecar.cli.main import run
+from sidecar.outputs.status_dir import StatusDirectory
 from tests.support.procs import LOOPBACK, ReservedPort
-from tests.support.status_dir import follower_document
+from tests.support.status_dir import follower_document, leader_document, write_status
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -113,3 +117,45 @@ def test_a_watched_status_sets_each_state_apart_with_its_time(
         assert re.match(r"--- \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\nelection ", state)
         assert f"because         {reason}\n" in state
     assert rest == ""
+
+
+def shown(capsys: pytest.CaptureFixture[str], directory: Path) -> dict[str, Any]:
+    assert run(["status", "--json", "--status-dir", str(directory)]) == 0
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_a_status_whose_writer_is_gone_is_told_as_link_lost(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = StatusDirectory(tmp_path).lock()
+    written = follower_document()
+    write_status(tmp_path, written)
+    assert shown(capsys, tmp_path) == written
+    os.close(lock)
+    assert shown(capsys, tmp_path) == {**written, "link": "lost", "leader": None}
+    os.close(StatusDirectory(tmp_path).lock())  # looking has left no lock behind
+
+
+def test_the_claim_of_a_killed_leader_stands_until_it_has_run_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.close(StatusDirectory(tmp_path).lock())
+    written = leader_document()
+    write_status(tmp_path, written)
+    assert shown(capsys, tmp_path) == {**written, "link": "lost"}
+    write_status(tmp_path, leader_document(valid_until_boottime=1.0))
+    told = shown(capsys, tmp_path)
+    assert [told[name] for name in ("role", "reason", "link", "leader")] == [
+        "follower",
+        "deadline_passed",
+        "lost",
+        None,
+    ]
+
+
+def test_a_status_directory_without_a_lock_is_believed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(tmp_path, follower_document())
+    assert shown(capsys, tmp_path)["link"] == "connected"

@@ -207,6 +207,19 @@ def test_status_tells_the_same_leader_whomever_it_asks(team: Team) -> None:
     assert "follower" in text
 
 
+def test_a_watched_status_tells_that_its_sidecar_was_killed(team: Team) -> None:
+    _, b = team.start("a", "b", ttl=TTL)
+    watcher = team.child([*PROGRAM, "status", "--watch", f"--status-dir={b.status_dir}"], "watch")
+    watcher.wait_for_line("link to etcd +connected", within=LONG)
+    b.kill()
+    watcher.wait_for_line("link to etcd +lost", within=LONG)
+    text = run_command("status", "--status-dir", b.status_dir).stdout
+    assert "nobody, or not known" in text
+    b.start()
+    watcher.wait_for_line("link to etcd +connected", skip=1, within=LONG)
+    watcher.terminate()
+
+
 def told(observer: Child) -> list[str | None]:
     leaders = [json.loads(line)["leader"] for line in observer.lines()]
     return [leader and leader["id"] for leader in leaders]
