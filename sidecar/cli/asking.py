@@ -22,14 +22,22 @@ from sidecar.outputs.status import timestamp
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_STORE_HELP = {
+    "election": "Ask etcd who leads in this election. [default: ask the status directory]",
+    "endpoints": "The etcd to ask: http:// or https://, with ports. Needs --election. "
+    "[default: http://127.0.0.1:2379 where an --election is given]",
+}
+
+
 def _source_options(command: Command) -> Command:
-    command = settings_options({Group.STORE})(command)
+    command = settings_options({Group.STORE}, told=_STORE_HELP)(command)
     command = click.option("--url", metavar="URL", help="Ask the sidecar at this address.")(command)
     return click.option(
         "--status-dir",
         "status_directory",
         metavar="DIR",
         envvar="LEADER_SIDECAR_STATUS_DIR",
+        show_envvar=True,
         help="Read the status file in this directory. [default: /run/leader-sidecar]",
     )(command)
 
@@ -131,7 +139,7 @@ def status_command(
 @click.command("observe")
 @_source_options
 def observe_command(status_directory: str | None, url: str | None, **arguments: str | None) -> int:
-    """Print one line of JSON per change of the leader, the present one first.
+    """Print a line of JSON per leader, the present one first.
 
     \b
     Example:

@@ -25,13 +25,15 @@ T = TypeVar("T")
 
 REFUSED = 1
 
+_STORE_HELP = {"election": "The election that the command is for. [default: none, must be given]"}
+
 _LOOK_LIMIT = 5.0  # seconds
 _QUEUES_AGAIN = 1.0
 """Seconds in which who has stepped down stands in the queue again, as a rule."""
 
 
 @click.command("resign")
-@settings_options({Group.STORE})
+@settings_options({Group.STORE}, told=_STORE_HELP)
 def resign_command(**arguments: str | None) -> int:
     """Have the leader step down in order and queue again.
 
@@ -50,10 +52,10 @@ def resign_command(**arguments: str | None) -> int:
 
 
 @click.command("handover")
-@settings_options({Group.STORE})
+@settings_options({Group.STORE}, told=_STORE_HELP)
 @click.option("--to", default="", metavar="ID", help="The candidate's id or key. [default: next]")
 def handover_command(to: str, **arguments: str | None) -> int:
-    """Have the leader hand over to a candidate, or to the next in the queue.
+    """Have the leader hand over to the next in the queue, or to ID.
 
     With --to it costs one delete per candidate that stands before that one, and each of these
     queues again. Candidates of other programs are never moved: with one of them before it, --to is
@@ -79,10 +81,12 @@ def handover_command(to: str, **arguments: str | None) -> int:
 
 
 @click.command("pause")
-@settings_options({Group.STORE})
+@settings_options({Group.STORE}, told=_STORE_HELP)
 @click.option("--for", "duration", metavar="DURATION", help="End by itself after this time.")
 def pause_command(duration: str | None, **arguments: str | None) -> int:
-    """Let nobody lead until `resume`: the leader steps down, the others keep their places.
+    """Let nobody lead until `resume`.
+
+    The leader steps down, the others keep their places.
 
     \b
     Example:
@@ -108,7 +112,7 @@ def pause_command(duration: str | None, **arguments: str | None) -> int:
 
 
 @click.command("resume")
-@settings_options({Group.STORE})
+@settings_options({Group.STORE}, told=_STORE_HELP)
 def resume_command(**arguments: str | None) -> int:
     """End a pause.
 

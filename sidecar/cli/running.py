@@ -27,7 +27,7 @@ _READER = 0.2
 @click.command("run")
 @settings_options()
 def run_command(**arguments: str | None) -> int:
-    """Stand in an election until told to stop; the sidecar's main process.
+    """Stand in an election until told to stop: the sidecar itself.
 
     \b
     Example:
