@@ -15,14 +15,14 @@ import random
 import signal
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
 from sidecar import health
 from sidecar.core.codec import Proposal
 from sidecar.core.health import Health, HealthGate
-from sidecar.core.state import Reason
+from sidecar.core.state import Link, Reason
 from sidecar.election.background import Background
 from sidecar.election.backoff import Backoff
 from sidecar.election.candidate import Candidate, CandidateConfig, initial_state
@@ -196,6 +196,10 @@ class Sidecar:
                 outputs.start(self._follow_health(self._probe), name="health")
             await self._campaign()
             await self._status.settle()
+        # Nobody follows etcd from here on. Not before the log has ended: it would warn of it.
+        last = self._candidate.state.value.at(self._clock.now())
+        self._candidate.state.publish(replace(last, link=Link.LOST, leader=None))
+        await self._status.settle()
         await self._status.close()
         if self._program is not None and self._program.exit_code is not None:
             return self._program.exit_code

@@ -101,9 +101,13 @@ class GuardProcess:
         """Serve until the pipe of commands closes; leave nothing alive, also on an error."""
         try:
             self._report("READY")
-            while self._obey():
-                # After the commands: if we were frozen, a newer deadline may lie in the pipe.
-                if self._deadline is not None and boottime.now() >= self._deadline:
+            # The clock before the commands: if we are frozen at any point after this, a newer
+            # deadline may lie in the pipe, and is obeyed before the older one is held against us.
+            while True:
+                now = boottime.now()
+                if not self._obey():
+                    break
+                if self._deadline is not None and now >= self._deadline:
                     self._killing = self._running
                 self._kill_and_reap()
                 self._wait()

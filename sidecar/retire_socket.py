@@ -84,8 +84,12 @@ class RetireSocket:
 def _listen(path: str) -> socket.socket:
     _remove(path)  # of a predecessor; the lock on the directory says that it is gone
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    Path(path).chmod(_MODE)
+    try:
+        listener.bind(path)
+        Path(path).chmod(_MODE)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -30,9 +30,12 @@ func Leading(dir string) (s Status, leads bool) {
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	var now syscall.Timespec // the clock comes last: we may have been frozen until here
-	_, _, failed := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, 7 /* CLOCK_BOOTTIME */, uintptr(unsafe.Pointer(&now)), 0)
-	return s, err == nil && failed == 0 && s.Version == 1 && s.Role == "leader" && s.Token > 0 &&
-		s.BootID == strings.TrimSpace(string(boot)) && float64(now.Nano())/1e9 < s.ValidUntilBoottime
+	_, _, failed := syscall.Syscall(syscall.SYS_CLOCK_GETTIME,
+		7 /* CLOCK_BOOTTIME */, uintptr(unsafe.Pointer(&now)), 0)
+	return s, err == nil && failed == 0 &&
+		s.Version == 1 && s.Role == "leader" && s.Token > 0 &&
+		s.BootID == strings.TrimSpace(string(boot)) &&
+		float64(now.Nano())/1e9 < s.ValidUntilBoottime
 }
 
 func main() {

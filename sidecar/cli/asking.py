@@ -14,20 +14,30 @@ import click
 from sidecar.check import IS_LEADER, NOT_LEADER
 from sidecar.cli.options import given, settings_options
 from sidecar.cli.sources import Document, NoAnswer, Source, choose
+from sidecar.election.ports import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.flags import Group
+from sidecar.outputs.status import timestamp
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_STORE_HELP = {
+    "election": "Ask etcd who leads in this election. [default: ask the status directory]",
+    "endpoints": "The etcd to ask: http:// or https://, with ports. Needs --election. "
+    "[default: http://127.0.0.1:2379 where an --election is given]",
+}
+
+
 def _source_options(command: Command) -> Command:
-    command = settings_options({Group.STORE})(command)
+    command = settings_options({Group.STORE}, told=_STORE_HELP)(command)
     command = click.option("--url", metavar="URL", help="Ask the sidecar at this address.")(command)
     return click.option(
         "--status-dir",
         "status_directory",
         metavar="DIR",
         envvar="LEADER_SIDECAR_STATUS_DIR",
+        show_envvar=True,
         help="Read the status file in this directory. [default: /run/leader-sidecar]",
     )(command)
 
@@ -92,7 +102,7 @@ def check_command(
 
 @click.command("status")
 @_source_options
-@click.option("--watch", is_flag=True, help="Go on, and show every change.")
+@click.option("--watch", is_flag=True, help="Go on, and show every change with its time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status document.")
 def status_command(
     *,
@@ -111,9 +121,15 @@ def status_command(
       leader-sidecar status --election /resources/election --endpoints http://127.0.0.1:2379
     """
     source = _source(arguments, status_directory, url)
+    clock = SystemClock()
 
     def show(document: Document) -> None:
-        click.echo(json.dumps(document) if as_json else _readable(document))
+        if as_json:
+            click.echo(json.dumps(document))
+        elif watch:
+            click.echo(f"--- {timestamp(clock.wall())}\n{_readable(document)}\n")
+        else:
+            click.echo(_readable(document))
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_show(source, show, forever=watch))
@@ -123,7 +139,7 @@ def status_command(
 @click.command("observe")
 @_source_options
 def observe_command(status_directory: str | None, url: str | None, **arguments: str | None) -> int:
-    """Print one line of JSON per change of the leader, the present one first.
+    """Print a line of JSON per leader, the present one first.
 
     \b
     Example:

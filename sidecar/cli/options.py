@@ -17,16 +17,22 @@ from sidecar.flags import BY_FIELD, FLAGS, Flag, Group
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def settings_options(groups: Collection[Group] = tuple(Group)) -> Callable[[Command], Command]:
+def settings_options(
+    groups: Collection[Group] = tuple(Group), *, told: Mapping[str, str] | None = None
+) -> Callable[[Command], Command]:
     """Give a command the options of some groups of settings, in the order of the table.
 
     The command gets each as a keyword argument by its field's name; see `given`.
+
+    Args:
+        groups: which.
+        told: help texts by field, where the table's, which are for `run`, would read wrong.
     """
 
     def decorate(command: Command) -> Command:
         for flag in reversed(FLAGS):
             if flag.group in groups:
-                command = _option(flag)(command)
+                command = _option(flag, (told or {}).get(flag.field))(command)
         return command
 
     return decorate
@@ -37,8 +43,8 @@ def given(arguments: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in arguments.items() if name in BY_FIELD and text is not None}
 
 
-def _option(flag: Flag) -> Callable[[Command], Command]:
-    text = f"{flag.help} [default: {flag.shown_default}]"
+def _option(flag: Flag, told: str | None) -> Callable[[Command], Command]:
+    text = told or f"{flag.help} [default: {flag.shown_default}]"
     if flag.metavar:
         return click.option(
             flag.flag,

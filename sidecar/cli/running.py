@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,16 +12,22 @@ from sidecar.cli.options import given, settings_options
 from sidecar.errors import ConfigError
 from sidecar.retire import retire
 
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
 log = logging.getLogger(__name__)
 
 _PREDECESSOR = 10.0
 """Seconds that `exec` waits for the command of a predecessor that was killed."""
 
+_READER = 0.2
+"""Seconds that `run` waits for a `status` that is just looking whether anybody has the lock."""
+
 
 @click.command("run")
 @settings_options()
 def run_command(**arguments: str | None) -> int:
-    """Stand in an election until told to stop; the sidecar's main process.
+    """Stand in an election until told to stop: the sidecar itself.
 
     \b
     Example:
@@ -85,9 +92,12 @@ def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
     configure(settings.log_format, settings.log_level)
     for warning in settings.warnings:
         log.warning("%s", warning)
-    directory = StatusDirectory(settings.status_dir)
-    # A command of a predecessor holds the lock until it is dead, which it is in a moment.
-    lock = directory.lock(within=_PREDECESSOR if command else 0.0)
+    try:
+        directory = StatusDirectory(settings.status_dir)
+        # A command of a predecessor holds the lock until it is dead, which it is in a moment.
+        lock = directory.lock(within=_PREDECESSOR if command else _READER)
+    except ConfigError as problem:
+        raise _with_others(problem, settings) from problem
     guard = None
     if command:
         from sidecar.guard import spawn_guard  # noqa: PLC0415
@@ -97,11 +107,30 @@ def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
 
     try:
         return app.run(settings, directory, app.Command(command, guard) if guard else None)
+    except ConfigError as problem:
+        raise _with_others(problem, settings) from problem
     except BaseExceptionGroup as group:
-        problem = _first_config_error(group)
-        if problem is None:
+        inner = _first_config_error(group)
+        if inner is None:
             raise
-        raise problem from group
+        raise inner from group
+
+
+def _with_others(problem: ConfigError, settings: Settings) -> ConfigError:
+    """Return the problem together with whatever else would end the next start, too."""
+    from sidecar import app  # noqa: PLC0415 - it loads grpc, and the guard comes before that
+    from sidecar.outputs.http import bind  # noqa: PLC0415
+
+    found = list(problem.problems)
+    for attempt in (
+        lambda: app.store(settings.store),
+        lambda: bind(settings.http.host, settings.http.port).close(),
+    ):
+        try:
+            attempt()
+        except ConfigError as exc:
+            found += [one for one in exc.problems if one not in found]
+    return ConfigError(found)
 
 
 def _first_config_error(group: BaseExceptionGroup[BaseException]) -> ConfigError | None:

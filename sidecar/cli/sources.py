@@ -7,19 +7,27 @@ from etcd there is no own role, and whether the leader still acts is known only 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
-import urllib.parse
+import os
+import re
+import socket
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from sidecar import boottime
+from sidecar.addresses import parse_url
+from sidecar.cli.reaching import out_of_reach, reached
 from sidecar.client import Leadership
 from sidecar.errors import ConfigError, SidecarError, Unavailable
+from sidecar.outputs.status_dir import has_writer
 from sidecar.settings import StoreSettings
 
 Document = dict[str, Any]
 _PATIENCE = 5.0
+_LOOK_FOR_WRITER = 1.0  # seconds
 
 
 class NoAnswer(SidecarError):
@@ -44,8 +52,15 @@ class DirectorySource:
         """Yield the status file as it is to be believed at this moment."""
         leadership = Leadership(self._directory)
         while True:
-            yield self._read()
-            await leadership.changed()
+            is_written = has_writer(self._directory)
+            document = self._read()
+            yield document if is_written else _left_behind(document)
+            # A sidecar that is killed writes nothing more: there is no event of that.
+            while has_writer(self._directory) is is_written:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_FOR_WRITER):
+                        await leadership.changed()
+                        break
 
     def _read(self) -> Document:
         path = f"{self._directory}/status.json"
@@ -61,34 +76,38 @@ class DirectorySource:
         raise NoAnswer(f"{path} cannot be believed: {problem.replace('_', ' ')}")
 
 
+def _left_behind(document: Document) -> Document:
+    """Return what is still true of a status whose sidecar is gone: not how it stands with etcd."""
+    is_leader = document["role"] == "leader"  # nobody else may act before its claim has run out
+    return {**document, "link": "lost", "leader": document.get("leader") if is_leader else None}
+
+
 class UrlSource:
     """A sidecar's HTTP port."""
 
     def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise ConfigError([f"--url: {url!r} is no address; write http://HOST:PORT"])
+        try:
+            self._target = parse_url(url)
+        except ValueError as exc:
+            raise ConfigError([f"--url: {url!r} is no address; write http://HOST:PORT"]) from exc
         self._url = url.rstrip("/")
 
     async def documents(self) -> AsyncIterator[Document]:
         """Yield the documents of `/events`, read by hand: one GET, lines of "data: …"."""
-        parts = urllib.parse.urlsplit(self._url)
-        host = parts.hostname or ""
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        target = self._target
         try:
             async with asyncio.timeout(_PATIENCE):
                 reader, writer = await asyncio.open_connection(
-                    host, port, ssl=parts.scheme == "https" or None
+                    target.where.host, target.where.port, ssl=target.is_secure or None
                 )
-                path = f"{parts.path}/events"
+                path = target.path.partition("?")[0].rstrip("/")
                 writer.write(
-                    f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+                    f"GET {path}/events HTTP/1.1\r\nHost: {target.authority}\r\n"
                     "Accept: text/event-stream\r\nConnection: close\r\n\r\n".encode()
                 )
                 status = await reader.readline()
-        except (OSError, TimeoutError) as exc:
-            why = str(exc) or "no answer in time"
-            raise NoAnswer(f"no sidecar answers at {self._url}: {why}") from exc
+        except OSError as exc:
+            raise NoAnswer(f"no sidecar answers at {self._url}: {_plainly(exc)}") from exc
         if b" 200 " not in status:
             writer.close()
             raise NoAnswer(f"{self._url} is no sidecar: {status.decode(errors='replace').strip()}")
@@ -96,6 +115,8 @@ class UrlSource:
             async for line in reader:
                 if line.startswith(b"data:"):
                     yield json.loads(line[5:])
+        except OSError as exc:
+            raise NoAnswer(f"the sidecar at {self._url} ended: {_plainly(exc)}") from exc
         finally:
             writer.close()
         raise NoAnswer(f"the sidecar at {self._url} ended")
@@ -109,20 +130,19 @@ class EtcdSource:
 
     async def documents(self) -> AsyncIterator[Document]:
         """Yield what the queue shows."""
-        # Here, because it loads grpc, which the other sources do without.
-        from sidecar.app import store  # noqa: PLC0415
+        # Here, because the other sources do without.
         from sidecar.election.observer import Observer  # noqa: PLC0415
 
         async with (
-            store(self._settings) as etcd,
+            reached(self._settings) as etcd,
             Observer(etcd, self._settings.election) as observer,
         ):
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await observer.synced()
+                    await observer.looked()
             except TimeoutError as exc:
-                trouble = observer.trouble or "no answer in time"
-                raise Unavailable(f"etcd does not answer: {trouble}") from exc
+                why = observer.trouble or "no answer in time"
+                raise Unavailable(out_of_reach(self._settings, why)) from exc
             async for leader in observer.observe():
                 yield {
                     "version": 1,
@@ -131,6 +151,20 @@ class EtcdSource:
                     "candidates": [entry.proposal.id for entry in observer.replica.entries],
                     "paused": observer.replica.is_paused,
                 }
+
+
+def _plainly(error: OSError) -> str:
+    """Say why a connection failed, without numbers and names of the library's own."""
+    if isinstance(error, socket.gaierror):
+        is_unknown = error.errno == socket.EAI_NONAME
+        return "its name has no address" if is_unknown else str(error.strerror).lower()
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted, {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed, {error.reason.replace('_', ' ').lower()}"
+    # For a name with several addresses asyncio raises all errors in one, as a text.
+    number = error.errno or next(map(int, re.findall(r"\[Errno (\d+)\]", str(error))), 0)
+    return os.strerror(number).lower() if number else "no answer in time"
 
 
 def choose(settings: Mapping[str, str], *, status_dir: str | None, url: str | None) -> Source:

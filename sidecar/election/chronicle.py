@@ -18,7 +18,7 @@ from sidecar.errors import CoordinatorError
 
 log = logging.getLogger(__name__)
 
-_LOST = "lost"
+LOST = "lost"
 """How a term ended whose leader could not say so."""
 
 
@@ -63,7 +63,7 @@ class Chronicle:
         history = election.observer.replica.history
         token = election.rev
         before = max((other for other in history if other < token), default=0)
-        how = (history[before].reason or _LOST) if before else ""
+        how = (history[before].reason or LOST) if before else ""
         known = history.get(token)
         self.record = known or TermRecord(token, self._id, self._clock.wall(), before=how)
         if known is not None:

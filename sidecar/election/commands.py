@@ -123,6 +123,23 @@ class Commands:
             reply = await self._coordinator.txn(txn, timeout=_CALL_LIMIT)
             return not reply.succeeded
 
+    async def first(self, *, within: float = 0.0) -> Leader | None:
+        """Return who stands first in the queue: who leads, or in a pause who leads after it.
+
+        None: nobody stands, nor has come to stand `within` so many seconds.
+
+        Raises:
+            Rejected: the store does not let us look.
+            Unavailable: the store did not answer in time.
+        """
+        async with self._watching() as observer, self._bounded("a look", observer):
+            await observer.looked()
+            replica = observer.replica
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._until(observer, lambda: replica.first is not None)
+            return leader_of(replica.first)
+
     async def _ask(self, action: Action, to: str) -> Leader | None:
         async with self._watching() as observer, self._bounded(action.value, observer):
             lease = await self._grant(_ASKER_TTL)  # while the observer reads the queue

@@ -98,7 +98,7 @@ class Telling:
             link=link,
             is_registered=election is not None and election.entry is not None,
             is_paused=replica.is_paused,
-            is_duplicate=self._is_duplicate(election, old),
+            is_duplicate=self._has_twin(election),
             since=self._role_since(old, role, token, reason),
         )
         self.state.publish(new)
@@ -178,13 +178,10 @@ class Telling:
             return Link.CONNECTED if now < election.deadline else Link.SUSPENDED
         return Link.CONNECTED
 
-    def _is_duplicate(self, election: Election | None, old: ElectionState) -> bool:
-        """Whether an older candidate stands under the same id; logged when that begins."""
+    def _has_twin(self, election: Election | None) -> bool:
+        """Whether an older candidate stands under the same id."""
         own = election.entry if election is not None else None
-        has_twin = own is not None and any(
+        return own is not None and any(
             entry.proposal.id == own.proposal.id and entry.token < own.token
             for entry in self._observer.replica.entries
         )
-        if has_twin and not old.is_duplicate:
-            log.warning("another candidate stands with the same id id=%s", old.id)
-        return has_twin

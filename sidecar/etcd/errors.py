@@ -58,6 +58,13 @@ _BY_CODE: dict[grpc.StatusCode, type[CoordinatorError]] = {
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
 }
 
+# What gRPC puts around the system's words: "UNKNOWN: ipv4:127.0.0.1:2379: Failed to connect to
+# remote host: connect: Connection refused (111)". The endpoint is told by our own messages.
+_ALL_FAILED = "failed to connect to all addresses; last error: "
+_TARGET = re.compile(r"^(?:[A-Z_]{5,}: )?(?:(?:ipv[46]|unix|dns):\S+: )?")
+_STEP = re.compile(r"^(?:Failed to connect to remote host: )?(?:(?:connect|recvmsg|sendmsg): ?)?")
+_NUMBER = re.compile(r" \(\d+\)$")
+
 _COMPACTED = "required revision has been compacted"
 _LONGEST_DETAIL = 300
 
@@ -74,8 +81,10 @@ def from_status(code: grpc.StatusCode, details: str | None) -> CoordinatorError:
 
 
 def _readable(details: str) -> str:
-    text = details.removeprefix("etcdserver: ")
-    text = text.removeprefix("failed to connect to all addresses; last error: ")
+    text = details.removeprefix("etcdserver: ").removeprefix(_ALL_FAILED)
+    text = _NUMBER.sub("", _STEP.sub("", _TARGET.sub("", text)))
+    if text.startswith("Connection "):
+        text = text[0].lower() + text[1:]
     if "handshake failed" in text.lower():
         text = f"TLS: {text}; check --cacert, --cert and --key"
     elif "unwrap failed" in text.lower():

@@ -42,12 +42,6 @@ class OutputErrors:
         if is_news:
             _log.info("output works again output=%s", output, extra={"output": output})
 
-    @property
-    def failing(self) -> frozenset[str]:
-        """The outputs whose last try failed."""
-        with self._lock:
-            return frozenset(self._failing)
-
 
 class Backoff:
     """Pauses between tries that double up to a bound, in seconds."""

@@ -15,6 +15,7 @@ from typing import Literal
 
 from sidecar.core.codec import TermRecord
 from sidecar.core.state import ElectionState, Leader, Link, Reason, Role
+from sidecar.election.chronicle import LOST
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.outputs.news import News
@@ -69,6 +70,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
+_UNKNOWN = "unknown"
+
 _CHATTY = ("asyncio", "grpc")
 """Libraries whose debug messages would bury ours."""
 
@@ -99,11 +102,12 @@ class LeaderLog:
         clock: Clock,
         history: Callable[[], Sequence[TermRecord]] = tuple,
     ) -> None:
-        """Take the reasons why other candidates' terms ended from `history`."""
+        """Take the reasons why terms ended from `history`, where it has them."""
         self._news = News(feed, clock)
         self._history = history
         self._leader: Leader | None = None
         self._token = 0  # of the own term
+        self._own_end = (0, "")  # token and reason of the latest own term that ended
         self._before: ElectionState | None = None
 
     async def run(self) -> None:
@@ -145,25 +149,43 @@ class LeaderLog:
         )
 
     def _reason(self, state: ElectionState, old: Leader | None, new: Leader | None) -> str:
-        """Say why the leader changed: how the old term ended, as far as anybody said."""
-        if old is None or (new is not None and new.token == state.token):
-            return str(state.reason)
-        if old.token == self._token:
-            return str(state.reason)
+        """Say why the leader changed: how the term before ended, as far as anybody said.
+
+        Never why this candidate is what it is, unless the term was its own.
+        """
         if new is None and state.is_paused:
             return str(Reason.PAUSED)
-        for record in self._history():
-            if record.token == old.token and record.reason:
-                return record.reason
-            if new is not None and record.token == new.token and record.before:
-                return record.before
-        return "unknown"
+        if new and new.token == state.token and state.reason is Reason.RESUMED:
+            return str(Reason.RESUMED)
+        if old is not None:
+            return self._end_of(old.token, state, new)
+        assert new is not None  # noqa: S101 - else there was no change
+        earlier = [record.token for record in self._history() if record.token < new.token]
+        return self._end_of(max(earlier), state, new) if earlier else str(Reason.ELECTED)
+
+    def _end_of(self, token: int, state: ElectionState, new: Leader | None) -> str:
+        """Say how a term ended: by its own word, its successor's, or what we know ourselves."""
+        records = {record.token: record for record in self._history()}
+        ended, begun = records.get(token), records.get(new.token) if new else None
+        if ended is not None and ended.reason:
+            return ended.reason
+        if begun is not None and begun.before:
+            return begun.before
+        if token == self._token and not state.token:
+            return str(state.reason)
+        if token == self._own_end[0]:
+            return self._own_end[1]
+        # Who steps down writes the reason in the same transaction that gives the key up.
+        return LOST if ended is not None else _UNKNOWN
 
     def _note_role(self, state: ElectionState) -> None:
         if state.token == self._token:
             return
         if self._token:
-            _say(logging.INFO, "step down", token=self._token, reason=str(state.reason))
+            # With a new term already the state's reason is why that one began.
+            reason = self._end_of(self._token, state, None) if state.token else str(state.reason)
+            self._own_end = (self._token, reason)
+            _say(logging.INFO, "step down", token=self._token, reason=reason)
         if state.role is Role.LEADER:
             _say(logging.INFO, "change to leader", token=state.token, reason=str(state.reason))
         self._token = state.token

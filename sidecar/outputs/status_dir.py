@@ -98,12 +98,6 @@ class StatusDirectory:
         self._lock_fd = fd
         return fd
 
-    def unlock(self) -> None:
-        """Let another sidecar have the directory."""
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-
     def claimed_until(self) -> float:
         """Return until when programs may believe that the status file here says leader.
 
@@ -251,6 +245,25 @@ class StatusDirectory:
             return None
         is_ours = isinstance(fields, dict) and fields.get("v") == _RECORD_VERSION
         return fields if is_ours else None
+
+
+def has_writer(path: str | os.PathLike[str]) -> bool:
+    """Say whether a sidecar holds this status directory; True too where that cannot be told.
+
+    For readers. They hold the lock for an instant at most; a sidecar that starts in it waits.
+    """
+    try:
+        fd = os.open(Path(path) / _LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, content: bytes) -> None:

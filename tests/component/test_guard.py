@@ -202,6 +202,23 @@ async def test_the_guard_wakes_at_the_deadline_itself(guard: Guard) -> None:
         assert len(late) < 5, f"killed so many seconds late: {late}"
 
 
+async def test_a_cmd_that_ignores_sigterm_dies_at_its_deadline(
+    guard: Guard, tmp_path: Path
+) -> None:
+    await guard.launch(python(LISTENER, tmp_path / "heard", "family"), {}, in_an_hour())
+    family = [int(pid) for pid in words(tmp_path / "heard", 2)]
+    guard.terminate()
+    words(tmp_path / "heard", 4)
+    assert not any(gone(pid) for pid in family)
+    deadline = boottime.now() + 0.2
+    guard.extend(deadline)
+    async with asyncio.timeout(PATIENCE):
+        assert await guard.exited() == 128 + signal.SIGKILL
+        assert boottime.now() >= deadline
+        await guard.reaped()
+    assert [state(pid) for pid in family] == ["X", "X"]
+
+
 async def test_a_later_deadline_lets_cmd_live_on(guard: Guard) -> None:
     first = boottime.now() + 2.0
     await guard.launch(["sleep", "3600"], {}, first)

@@ -53,7 +53,7 @@ def test_each_change_of_the_leader_is_one_line(lines: list[logging.LogRecord]) -
     log = leader_log(TermRecord(8100, "master-1", 1.0, 2.0, "handover"))
     log.note(FOLLOWER)
     assert told(lines) == [
-        'watch leader change old="" new=master-1 token=8100 reason=waiting',
+        'watch leader change old="" new=master-1 token=8100 reason=elected',
         "link connected",
     ]
     log.note(OTHER)
@@ -78,7 +78,7 @@ def test_the_own_term_is_told_from_its_begin_to_its_end(lines: list[logging.LogR
     log.note(stepped_down(state, Reason.UNHEALTHY))
     assert told(lines) == ["step down token=8123 reason=unhealthy"]
     log.note(replace(NOBODY, reason=Reason.UNHEALTHY))
-    assert told(lines) == ['watch leader change old=master-0 new="" token=0 reason=unknown']
+    assert told(lines) == ['watch leader change old=master-0 new="" token=0 reason=unhealthy']
 
 
 def test_a_term_that_follows_the_own_one_unseen_is_told_with_the_own_reason(
@@ -97,13 +97,13 @@ def test_a_term_that_follows_the_own_one_unseen_is_told_with_the_own_reason(
 def test_a_new_own_term_right_after_the_old_one_is_two_changes(
     lines: list[logging.LogRecord],
 ) -> None:
-    log = leader_log()
+    log = leader_log(TermRecord(8123, "master-0", 1.0, 2.0, "resigned"))
     log.note(leading(2000.0))
     lines.clear()
     log.note(leading(2000.0, token=9000))
     assert told(lines) == [
-        "watch leader change old=master-0 new=master-0 token=9000 reason=elected",
-        "step down token=8123 reason=elected",
+        "watch leader change old=master-0 new=master-0 token=9000 reason=resigned",
+        "step down token=8123 reason=resigned",
         "change to leader token=9000 reason=elected",
     ]
 
@@ -132,6 +132,76 @@ def test_the_successor_can_say_how_a_term_ended_that_could_not(
     lines.clear()
     log.note(OTHER)
     assert told(lines)[0].endswith("reason=session_lost")
+
+
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
+        ([TermRecord(8100, "master-1", 1.0, 2.0, "unhealthy")], "unhealthy"),
+        ([TermRecord(8100, "master-1", 1.0)], "lost"),
+        ([TermRecord(8000, "master-1", 1.0, 2.0, "handover")], "unknown"),
+        ([], "unknown"),
+    ],
+)
+def test_a_followers_own_reason_is_never_that_of_the_change(
+    lines: list[logging.LogRecord], history: list[TermRecord], reason: str
+) -> None:
+    log = leader_log(*history)
+    log.note(replace(FOLLOWER, reason=Reason.UNHEALTHY))
+    lines.clear()
+    for own in (Reason.PRIORITY, Reason.RESIGNED):
+        log.note(replace(OTHER, reason=own))
+    assert told(lines) == [
+        f"watch leader change old=master-1 new=master-2 token=8200 reason={reason}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
+        ([], "elected"),
+        ([TermRecord(8200, "master-2", 2.0)], "elected"),
+        ([TermRecord(8000, "m", 0.5, 0.6, "resigned"), TermRecord(8100, "m", 1.0)], "lost"),
+        ([TermRecord(8100, "m", 1.0, 2.0, "paused"), TermRecord(8300, "m", 3.0)], "paused"),
+        ([TermRecord(8100, "m", 1.0), TermRecord(8200, "m", 2.0, before="shutdown")], "shutdown"),
+    ],
+)
+def test_a_leader_after_nobody_is_told_with_how_the_term_before_ended(
+    lines: list[logging.LogRecord], history: list[TermRecord], reason: str
+) -> None:
+    log = leader_log(*history)
+    log.note(NOBODY)
+    lines.clear()
+    log.note(replace(OTHER, reason=Reason.RESIGNED))
+    assert told(lines) == [f'watch leader change old="" new=master-2 token=8200 reason={reason}']
+
+
+def test_a_pause_is_the_reason_why_nobody_leads(lines: list[logging.LogRecord]) -> None:
+    log = leader_log()
+    log.note(FOLLOWER)
+    lines.clear()
+    log.note(replace(NOBODY, is_paused=True))
+    assert told(lines)[0] == 'watch leader change old=master-1 new="" token=0 reason=paused'
+
+
+def test_a_resumed_term_is_told_as_one(lines: list[logging.LogRecord]) -> None:
+    log = leader_log(TermRecord(8123, "master-0", 1.0, before="handover"))
+    log.note(replace(leading(2000.0), reason=Reason.RESUMED))
+    assert told(lines)[0] == ('watch leader change old="" new=master-0 token=8123 reason=resumed')
+
+
+def test_what_was_known_of_the_own_end_is_told_when_the_successor_comes(
+    lines: list[logging.LogRecord],
+) -> None:
+    log = leader_log(TermRecord(8123, "master-0", 1.0, before="handover"))
+    state = leading(2000.0)
+    log.note(state)
+    log.note(state.at(2000.0))
+    lines.clear()
+    log.note(replace(OTHER, reason=Reason.WAITING))
+    assert told(lines)[0] == (
+        "watch leader change old=master-0 new=master-2 token=8200 reason=deadline_passed"
+    )
 
 
 def test_link_pause_and_double_ids_are_told_once(lines: list[logging.LogRecord]) -> None:
@@ -259,7 +329,6 @@ def test_an_output_is_logged_once_per_change_of_its_state(
     for _ in range(3):
         errors.failed("label", OSError("no"))
     errors.failed("status_file", TimeoutError())
-    assert errors.failing == {"label", "status_file"}
     errors.worked("label")
     errors.worked("label")
     errors.failed("label", OSError("no again"))

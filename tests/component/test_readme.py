@@ -11,6 +11,7 @@ import sidecar
 from tests.support.status_dir import leader_document, write_status
 
 ROOT = Path(sidecar.__file__).parent.parent
+COLUMNS = 100
 README = (ROOT / "README.md").read_text()
 
 
@@ -32,6 +33,17 @@ def test_the_python_example_says_leader_with_token_and_key(tmp_path: Path) -> No
 def test_the_other_examples_are_parts_of_the_tested_programs(language: str, path: str) -> None:
     (example,) = blocks(language)
     assert example in (ROOT / "examples/leadership" / path).read_text()
+
+
+def test_no_line_of_code_is_wrapped_at_100_columns() -> None:
+    is_code = False
+    too_long = []
+    for line in README.expandtabs(8).splitlines():
+        if line.startswith("```"):
+            is_code = not is_code
+        elif (is_code or line.startswith("    ")) and len(line) > COLUMNS:
+            too_long.append(line)
+    assert too_long == []
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -99,24 +99,21 @@ def test_a_second_sidecar_on_the_directory_is_told_who_has_it(tmp_path: Path) ->
         finally:
             holder.kill()
     # A killed holder leaves nothing behind that would keep its successor out.
-    mine.lock()
-    mine.lock()
-    mine.unlock()
+    os.close(mine.lock())
 
 
 def test_the_lock_is_held_while_nobody_gives_it_back(tmp_path: Path) -> None:
     first, second = StatusDirectory(tmp_path), StatusDirectory(tmp_path)
-    first.lock()
+    held = first.lock()
+    assert first.lock() == held
     with pytest.raises(ConfigError, match=f"pid {os.getpid()}"):
         second.lock()
-    first.unlock()
-    second.lock()
-    second.unlock()
+    os.close(held)
+    os.close(second.lock())
 
 
 def test_the_lock_is_not_handed_to_programs_that_are_started(tmp_path: Path) -> None:
-    first = StatusDirectory(tmp_path)
-    first.lock()
+    held = StatusDirectory(tmp_path).lock()
     child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)
     with child:
         try:
@@ -124,10 +121,8 @@ def test_the_lock_is_not_handed_to_programs_that_are_started(tmp_path: Path) -> 
                 lambda: Path(f"/proc/{child.pid}/exe").readlink() != Path(sys.executable).resolve(),
                 "the other program runs",
             )
-            first.unlock()
-            second = StatusDirectory(tmp_path)
-            second.lock()
-            second.unlock()
+            os.close(held)
+            os.close(StatusDirectory(tmp_path).lock())
         finally:
             child.kill()
 

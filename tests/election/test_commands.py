@@ -58,6 +58,24 @@ def test_a_lone_leader_that_resigns_leads_again_with_a_larger_token(sim: Simulat
     assert a.state.token > token
 
 
+def test_who_stands_first_is_waited_for(sim: Simulation) -> None:
+    (a,) = standing(sim, "a")
+    asker = Asker(sim)
+    first = asker.do(asker.commands.first())
+    assert first is not None
+    assert (first.id, first.token) == ("a", a.state.token)
+    asker.do(asker.commands.resign())
+    again = asker.do(asker.commands.first(within=SOON))
+    assert again is not None
+    assert again.id == "a"
+    assert again.token > first.token
+    asker.do(asker.commands.pause())
+    asked = sim.now
+    assert asker.do(asker.commands.first()) is None
+    assert asker.do(asker.commands.first(within=2.0)) is None
+    assert sim.now >= asked + 2.0
+
+
 def test_one_object_carries_out_many_commands(sim: Simulation) -> None:
     a, b = standing(sim, "a", "b")
     asker = Asker(sim)

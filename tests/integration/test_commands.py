@@ -2,6 +2,9 @@
 
 import http.client
 import json
+import re
+import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -46,8 +49,10 @@ def test_resign_has_the_next_one_lead_and_the_old_one_queue_again(team: Team) ->
 def test_resign_of_the_only_candidate_has_it_lead_again_with_a_larger_token(team: Team) -> None:
     (a,) = team.start("a", ttl=TTL)
     token = a.token or 0
-    assert team.command("resign").returncode == 0
+    done = team.command("resign")
+    assert done.returncode == 0, done.stderr
     assert team.wait_for_leader(after=token) is a
+    assert done.stdout == f"a leads again, token {a.token}: nobody else stood\n"
 
 
 def test_handover_to_a_named_candidate_moves_those_before_it(team: Team) -> None:
@@ -62,7 +67,8 @@ def test_handover_to_a_named_candidate_moves_those_before_it(team: Team) -> None
     assert [name for name, _ in team.terms()] == ["a", "c"]
     assert (c.token or 0) > token
     assert not b.leadership.is_leader()
-    c.wait_for_log("watch leader change old=a new=c .*reason=")
+    for sidecar in (a, b, c):
+        sidecar.wait_for_log("watch leader change old=a new=c .*reason=handover")
 
 
 @pytest.mark.parametrize(
@@ -99,27 +105,49 @@ def test_nobody_leads_in_a_pause_and_somebody_after_it(team: Team) -> None:
     a, b, _ = three(team)
     token = a.token or 0
     done = team.command("pause")
-    assert (done.returncode, done.stdout) == (0, "paused\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "paused until `leader-sidecar resume`; then b leads\n"
     a.wait_for("follower")
     for sidecar in (a, b):
         sidecar.wait_until(lambda s: s.get("paused") is True, "it knows of the pause")
     assert team.leaders() == []
     assert a.says_everywhere("follower")
     assert a.document()["reason"] == "paused"
-    assert team.command("pause").returncode == OTHER
+    again = team.command("pause", "--for=60m")
+    assert (again.returncode, again.stdout.partition(",")[0]) == (OTHER, "it is paused already")
     assert "paused" in team.command("status").stdout
-    assert team.command("resume").returncode == 0
+    resumed = team.command("resume")
+    assert resumed.returncode == 0
     leader = team.wait_for_leader(after=token)
+    assert leader is b
+    assert resumed.stdout == f"resumed; b leads, token {b.token}\n"
     assert leader.document().get("paused") is None
-    assert team.command("resume").returncode == OTHER
+    done = team.command("resume")
+    assert (done.returncode, done.stdout) == (
+        OTHER,
+        f"it is not paused; b leads, token {b.token}\n",
+    )
 
 
 def test_a_pause_with_an_end_ends_by_itself(team: Team) -> None:
-    a, _ = team.start("a", "b", ttl=TTL)
+    (a,) = team.start("a", ttl=TTL)
     token = a.token or 0
-    assert team.command("pause", "--for=2s").returncode == 0
+    began = time.time()
+    done = team.command("pause", "--for=2s")
+    ended = time.time()
+    assert done.returncode == 0
+    told = re.fullmatch(
+        r"paused until (\S+); then a queues again and leads: nobody else stands\n", done.stdout
+    )
+    assert told, done.stdout
+    assert began + 2 <= datetime.fromisoformat(told[1]).timestamp() + 0.001 <= ended + 2.001
     a.wait_for("follower")
-    team.wait_for_leader(after=token)
+    assert team.wait_for_leader(after=token) is a
+
+
+def test_a_pause_where_nobody_stands_says_so(team: Team) -> None:
+    assert team.command("pause").stdout.endswith("; nobody stands\n")
+    assert team.command("resume").stdout == "resumed; nobody stands yet\n"
 
 
 def test_a_sidecar_that_starts_in_a_pause_leads_after_it(team: Team) -> None:
@@ -177,6 +205,19 @@ def test_status_tells_the_same_leader_whomever_it_asks(team: Team) -> None:
     text = run_command("status", "--status-dir", b.status_dir).stdout
     assert f"a at a.example:9090, token {a.token}" in text
     assert "follower" in text
+
+
+def test_a_watched_status_tells_that_its_sidecar_was_killed(team: Team) -> None:
+    _, b = team.start("a", "b", ttl=TTL)
+    watcher = team.child([*PROGRAM, "status", "--watch", f"--status-dir={b.status_dir}"], "watch")
+    watcher.wait_for_line("link to etcd +connected", within=LONG)
+    b.kill()
+    watcher.wait_for_line("link to etcd +lost", within=LONG)
+    text = run_command("status", "--status-dir", b.status_dir).stdout
+    assert "nobody, or not known" in text
+    b.start()
+    watcher.wait_for_line("link to etcd +connected", skip=1, within=LONG)
+    watcher.terminate()
 
 
 def told(observer: Child) -> list[str | None]:

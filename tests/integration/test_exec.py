@@ -1,6 +1,7 @@
 """`exec -- CMD`: CMD runs only while its sidecar leads, whatever becomes of the sidecar."""
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from sidecar import boottime
 from tests.integration.support import LONG, Sidecar, Team
+from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -137,6 +140,41 @@ def test_cmd_dies_in_time_when_its_sidecar_is_frozen(team: Team) -> None:
     a.sidecar.child.resume()
     team.wait_for_queue("b", "a")
     assert len(a.said("env")) == 1
+
+
+def test_cmd_that_ignores_sigterm_dies_at_the_deadline_when_etcd_is_silent(
+    team: Team, one_member: EtcdCluster
+) -> None:
+    a, b = two(team, "stubborn")
+    (etcd,) = one_member.members
+    etcd.pause()
+    try:
+        term = a.sidecar.leadership.term()
+        assert term is not None
+        wait_until(lambda: a.is_gone, "CMD dies", LONG)
+        assert boottime.now() >= term.deadline
+        assert b.said("at") == []
+    finally:
+        etcd.resume()
+
+
+def guard_of(worker: Worker) -> int:
+    """Return the pid of CMD's parent."""
+    stat = Path(f"/proc/{worker.said('pid')[0]}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def test_cmd_dies_in_time_when_its_guard_is_frozen(team: Team) -> None:
+    a, b = two(team, "stubborn")
+    guard = guard_of(a)
+    os.kill(guard, signal.SIGSTOP)
+    try:
+        assert team.command("resign").returncode == 0
+        b.wait_for("at")
+        a.sidecar.wait_for_log("guard is silent, killing the program")
+    finally:
+        os.kill(guard, signal.SIGCONT)  # a frozen parent reaps nobody
+    assert_one_after_the_other(a, b)
 
 
 def test_exec_never_resumes_a_term(team: Team) -> None:

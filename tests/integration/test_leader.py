@@ -100,6 +100,8 @@ def test_sigterm_steps_down_in_order_and_the_next_one_leads_at_once(team: Team) 
     assert time.monotonic() - asked < ttl / 2
     assert a.document()["role"] == "follower"
     assert a.document()["reason"] == "shutdown"
+    assert (a.document()["link"], a.document()["leader"]) == ("lost", None)
+    assert not any("link lost" in line for line in a.log)
     assert (a.status_dir / "follower").exists()
     assert not (a.status_dir / "session.json").exists()
     a.wait_for_log(f"step down token={token} reason=shutdown")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.support import LONG, Team
+from sidecar.cli import main, reaching
+from tests.integration.support import LONG, OTHER, UNREACHABLE, Team
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.etcd_server import EtcdServer
 from tests.support.procs import wait_until
@@ -112,9 +113,57 @@ def test_a_candidate_that_is_suspended_stops_on_sigterm(team: Team, etcd: EtcdSe
     assert b.terminate() in (0, 1)
 
 
-def test_commands_say_when_etcd_does_not_answer(team: Team, etcd: EtcdServer) -> None:
+def says_what_it_tries_and_fails(team: Team, name: str, said: str) -> bool:
+    why = f"etcd does not answer at {team.endpoints}: connection refused"
+    tried, failed = said.splitlines()
+    is_told = re.fullmatch(rf"{re.escape(why)}; trying for \d s more", tried)
+    return is_told is not None and failed == f"leader-sidecar {name}: {why}"
+
+
+def test_a_command_that_reaches_no_etcd_says_what_it_tries_and_fails(
+    team: Team, etcd: EtcdServer
+) -> None:
     etcd.kill()
-    for name in ("status", "resume"):
-        done = team.command(name)
-        assert done.returncode == 3, (name, done.stderr)
-        assert done.stderr.count("\n") == 1, done.stderr
+    done = team.command("handover")
+    assert (done.returncode, done.stdout) == (UNREACHABLE, "")
+    assert says_what_it_tries_and_fails(team, "handover", done.stderr)
+
+
+@pytest.mark.parametrize("name", ["check", "status", "observe", "resign", "pause", "resume"])
+def test_all_commands_that_reach_no_etcd_say_the_same(
+    team: Team,
+    etcd: EtcdServer,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+    monkeypatch.setattr(reaching, "_SILENT", 0.0)
+    monkeypatch.setattr(reaching, "_PATIENCE", 0.5)
+    etcd.kill()
+    assert main.run([name, *team.store]) == UNREACHABLE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert says_what_it_tries_and_fails(team, name, told.err)
+
+
+def test_a_command_to_a_silent_etcd_goes_on_when_it_answers_again(
+    team: Team,
+    etcd: EtcdServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GRPC_VERBOSITY", "NONE")
+    monkeypatch.setattr(reaching, "_PATIENCE", LONG)
+    said: list[str] = []
+
+    def hear(text: str, *, err: bool = False) -> None:
+        said.append(text)
+        etcd.resume()
+
+    monkeypatch.setattr("click.echo", hear)
+    etcd.pause()
+    assert main.run(["resume", *team.store]) == OTHER, "it is not paused"
+    tried, *done = said
+    assert tried.startswith(f"etcd does not answer at {team.endpoints}: ")
+    assert tried.endswith(" s more")
+    assert len(done) == 1

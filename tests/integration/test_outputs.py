@@ -189,6 +189,37 @@ def test_the_second_sidecar_on_a_status_directory_ends_and_disturbs_nobody(team:
     team.recorder.forget("b")
 
 
+def told_flags(sidecar: Sidecar) -> list[str]:
+    beginning = "leader-sidecar run: "
+    problems = [line for line in sidecar.log if line.startswith(beginning)]
+    return [line.removeprefix(beginning).partition(":")[0] for line in problems]
+
+
+def test_a_taken_port_a_taken_directory_and_a_bad_certificate_are_told_together(
+    team: Team, tmp_path: Path
+) -> None:
+    a = team.add("a").start()
+    a.wait_for("leader")
+    no_pem = tmp_path / "no.pem"
+    no_pem.touch()
+    port = f"--http=127.0.0.1:{a.url.rpartition(':')[2]}"
+    bad = [
+        port,
+        f"--cert={no_pem}",
+        f"--key={no_pem}",
+        f"--endpoints={team.endpoints.replace('http', 'https')}",
+    ]
+    b = team.add("b", *bad, status_dir=a.status_dir).start()
+    del team.members["b"]
+    team.recorder.forget("b")
+    assert b.child.wait() == USAGE
+    assert told_flags(b) == ["--status-dir", "--cert", "--http"]
+    c = team.add("c", *bad).start()
+    assert c.child.wait() == USAGE
+    assert told_flags(c) == ["--cert", "--http"]
+    assert a.says_everywhere("leader")
+
+
 @pytest.mark.parametrize("kind", ["file", "symlink"])
 def test_a_status_directory_that_is_none_ends_the_start(
     team: Team, tmp_path: Path, kind: str
@@ -218,3 +249,4 @@ def test_of_two_with_one_id_the_younger_says_so_and_follows(team: Team, tmp_path
     assert old.terminate() == 0
     young.wait_for("leader")
     wait_until(lambda: "duplicate_id" not in young.document(), "it stands alone", LONG)
+    assert len([line for line in young.log if "same id" in line]) == 1

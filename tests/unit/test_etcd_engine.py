@@ -26,7 +26,7 @@ print(asyncio.run(refused()))
 
 @pytest.mark.parametrize(
     ("chosen", "left", "said"),
-    # The older engine tells the number of the error, the newer one does not: how we tell them apart.
+    # Only the older engine tells the number of the error.
     [(None, "None", "(111)"), ("", "", "Connection refused")],
 )
 def test_the_engine_is_ours_unless_the_environment_says_otherwise(

@@ -49,8 +49,40 @@ def test_what_etcd_says_is_known_or_counts_as_no_answer(
 def test_a_failed_handshake_names_the_flags() -> None:
     text = "failed to connect to all addresses; last error: UNKNOWN: Ssl handshake failed: x"
     error = from_status(C.UNAVAILABLE, text)
-    assert str(error).startswith("TLS: UNKNOWN: Ssl handshake failed")
+    assert str(error).startswith("TLS: Ssl handshake failed")
     assert "--cacert" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("details", "said"),
+    [
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:2379: "
+                "Failed to connect to remote host: Connection refused"
+            ),
+            "connection refused",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNKNOWN: ipv6:%5B::1%5D:2379: "
+                "Failed to connect to remote host: connect: Connection refused (111)"
+            ),
+            "connection refused",
+        ),
+        (
+            (
+                "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:10.0.0.7:2379: "
+                "recvmsg:Connection reset by peer (104)"
+            ),
+            "connection reset by peer",
+        ),
+        ("Socket closed", "Socket closed"),
+        ("etcdserver: no leader", "no leader"),
+    ],
+)
+def test_what_grpc_puts_around_a_failed_connection_is_left_out(details: str, said: str) -> None:
+    assert str(from_status(C.UNAVAILABLE, details)) == said
 
 
 @pytest.mark.parametrize(
