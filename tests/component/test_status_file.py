@@ -228,8 +228,10 @@ async def test_settle_does_not_need_the_run_task(rig: Rig) -> None:
 async def test_settle_waits_while_the_feed_says_leader_though_nothing_is_written_yet(
     rig: Rig,
 ) -> None:
+    held = contextlib.ExitStack()
+    hold = held.enter_context(rig.directory.held("touch follower"))
     async with rig.running():
-        with rig.directory.held("touch follower") as hold:
+        with held:
             await until(hold.reached.is_set, "the file says follower, and the thread is busy")
             rig.feed.publish(rig.leading())
             with pytest.raises(TimeoutError):

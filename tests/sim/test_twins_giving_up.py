@@ -92,7 +92,7 @@ def test_once_sent_a_term_never_acts_again(rule: str, monkeypatch: Patch) -> Non
             troupe.judge(2 * TTL)
 
 
-async def stand_on_when_unanswered(self: Election, txn: Txn, *, plain: Txn) -> bool:
+async def stand_on_when_unanswered(self: Election, txn: Txn) -> bool:
     try:
         await self._call(txn)
     except Unavailable:
@@ -115,7 +115,7 @@ def test_retry_follows_an_unanswered_resign_up(rule: str, monkeypatch: Patch) ->
             troupe.judge(2 * TTL)
 
 
-async def send_once(self: Election, txn: Txn, *, plain: Txn) -> bool:
+async def send_once(self: Election, txn: Txn) -> bool:
     self._candidacy = self._candidacy.after(Step.GIVE_UP_SENT)
     try:
         await self._call(txn)
@@ -161,7 +161,7 @@ def test_hand_stay_a_refused_handover_is_followed_by_a_resign(
             troupe.sim.judge(led_within=LED_WITHIN)
 
 
-async def stay_when_refused(self: Election, txn: Txn, *, plain: Txn) -> bool:
+async def stay_when_refused(self: Election, txn: Txn) -> bool:
     self._candidacy = self._candidacy.after(Step.GIVE_UP_SENT)
     reply = await self._call(txn)
     if reply.succeeded:
