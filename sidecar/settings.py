@@ -20,6 +20,7 @@ from sidecar.addresses import HostPort, HttpTarget
 from sidecar.core.keys import name_problem
 from sidecar.core.lease import Timing
 from sidecar.flags import BY_FIELD
+from sidecar.forward.rules import Rule, clashes, overlap, parse_rule
 from sidecar.reader import Reader
 from sidecar.values import quoted
 
@@ -37,6 +38,15 @@ _MOST_FAILURES = 1000
 _LEAST_INTERVAL = 0.1
 _LEAST_TTL = 2
 _LARGEST_TTL = 9_000_000_000  # etcd's own limit
+_LEAST_WAIT = 0.1
+_MOST_CONNECTIONS = 100_000
+_FORWARD_ONLY = (
+    "forward_wait",
+    "forward_drain",
+    "forward_linger",
+    "forward_max_connections",
+    "forward_proxy_protocol",
+)
 _PROBES = ("health_http", "health_exec", "health_tcp")
 
 
@@ -92,6 +102,12 @@ class Settings:
     health_tcp: HostPort | None
     health_interval: float
     health_failures: int
+    forward: tuple[Rule, ...]
+    forward_wait: float
+    forward_drain: float
+    forward_linger: float
+    forward_max_connections: int
+    forward_proxy_protocol: bool
     status_dir: Path
     http: HostPort
     ready_when: ReadyWhen
@@ -137,6 +153,12 @@ class Settings:
             health_tcp=reader.optional("health_tcp", addresses.parse_target),
             health_interval=reader.value("health_interval", _parse_interval),
             health_failures=reader.whole("health_failures", 1, _MOST_FAILURES),
+            forward=_read_forward(reader),
+            forward_wait=reader.value("forward_wait", _parse_wait),
+            forward_drain=reader.value("forward_drain", values.parse_duration),
+            forward_linger=reader.value("forward_linger", values.parse_duration),
+            forward_max_connections=reader.whole("forward_max_connections", 1, _MOST_CONNECTIONS),
+            forward_proxy_protocol=reader.value("forward_proxy_protocol", values.parse_switch),
             status_dir=reader.value("status_dir", values.parse_directory),
             http=reader.value("http", addresses.parse_listen),
             ready_when=reader.choice("ready_when", _READY_WHEN),
@@ -144,6 +166,7 @@ class Settings:
             log_level=reader.choice("log_level", _LOG_LEVEL),
         )
         reader.at_most_one(_PROBES)
+        _compare_waits(reader, settings)
         reader.raise_problems()
         return replace(settings, warnings=tuple(reader.warnings))
 
@@ -268,3 +291,39 @@ def _read_health_exec(reader: Reader) -> tuple[str, ...] | None:
             "fails and this candidate does not stand",
         )
     return command
+
+
+def _read_forward(reader: Reader) -> tuple[Rule, ...]:
+    text = reader.given.get("forward")
+    if text is None:
+        for field in _FORWARD_ONLY:
+            if field in reader.given:
+                reader.warn(field, "has no effect without --forward")
+        return ()
+    rules = []
+    for part in text.split(","):
+        try:
+            rules.append(parse_rule(part.strip()))
+        except ValueError as exc:
+            reader.problem("forward", str(exc))
+    for clash in clashes(rules):
+        reader.problem("forward", clash)
+    return tuple(rules)
+
+
+def _parse_wait(text: str) -> float:
+    seconds = values.parse_duration(text)
+    if seconds < _LEAST_WAIT:
+        raise ValueError(f"{quoted(text)} is too short; give at least 100ms")
+    return seconds
+
+
+def _compare_waits(reader: Reader, settings: Settings) -> None:
+    if settings.forward and settings.forward_wait <= settings.drain:
+        reader.warn(
+            "forward_wait",
+            f"({settings.forward_wait:g} s) is not above --drain ({settings.drain:g} s): "
+            "connections that arrive at the begin of a step-down are closed before the next leader",
+        )
+    if any(overlap(rule.listen, settings.http) for rule in settings.forward):
+        reader.problem("forward", f"listens on the port of --http, {settings.http}; change one")
