@@ -8,7 +8,6 @@ The story, in the order in which a connection meets it:
 * `caller`: the client waits until the leader is reached, without losing a byte;
 * `proxy_protocol`: if asked for, the leader is told who the client is;
 * `relay`: the kernel moves the bytes (`splice`, through `pipes`), woken by `poller`;
-  `buffered` does it where there is no `splice`;
 * `forwarder`: all of that together, and what a step-down means for it.
 
 It follows the feed of `ElectionState` as every output does, and delays no step-down.

@@ -14,32 +14,26 @@ import functools
 import logging
 import math
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sidecar.core.state import ElectionState
 from sidecar.election.background import Background
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
-from sidecar.forward import buffered, pipes
+from sidecar.forward import pipes
 from sidecar.forward.caller import Caller, Directions, Name, Reached, TurnedAway
 from sidecar.forward.listener import Listener, room_for
 from sidecar.forward.meter import ForwardMeter, Refusal
 from sidecar.forward.pipes import Pipes
 from sidecar.forward.poller import Poller
 from sidecar.forward.proxy_protocol import header
-from sidecar.forward.relay import MESSAGE, Relay, Tools
+from sidecar.forward.relay import Relay, Tools
 from sidecar.forward.resolver import Resolver
 from sidecar.forward.routes import Route, Term, Terms, route
 from sidecar.forward.rules import Rule
 
 log = logging.getLogger(__name__)
-
-AnyRelay = Relay | buffered.Relay
-
-_COPIED = 1 << 18
-"""Bytes that are read at once where each is copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +79,12 @@ class Forwarder:
         self._loop = asyncio.get_running_loop()
         self._most = room_for(config.most)
         self._poller = Poller(self._end_terms)
-        self._splices = pipes.can_splice()
-        size = MESSAGE if self._splices else _COPIED
-        buffer = memoryview(bytearray(size))
-        self._tools = Tools(self._poller, Pipes(self._most), self._spawn, buffer)
+        self._tools = Tools.make(self._poller, Pipes(self._most if pipes.can_splice() else 0))
         self._terms = Terms(config.drain)
         self._next_end = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._callers: set[Caller] = set()
-        self._relays: dict[AnyRelay, tuple[Term, Name]] = {}
+        self._relays: dict[Relay, tuple[Term, Name]] = {}
         self._changed = asyncio.Event()
         self._tasks = Background()
         self._listeners = [
@@ -187,8 +178,7 @@ class Forwarder:
         term = self._terms.open(reached.route, state, now)
         self._set_timer(now)
         upstream = reached.upstream
-        relay_type: type[AnyRelay] = Relay if self._splices else buffered.Relay
-        relay = relay_type(client, upstream, self._tools, meter=self._meter, on_end=self._ended)
+        relay = Relay(client, upstream, self._tools, meter=self._meter, on_end=self._ended)
         self._relays[relay] = (term, reached.name)
         try:
             if self._config.proxy_protocol:
@@ -199,10 +189,7 @@ class Forwarder:
         else:
             relay.start()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.start(work, name="forward-relay")
-
-    def _ended(self, relay: AnyRelay) -> None:
+    def _ended(self, relay: Relay) -> None:
         _, name = self._relays.pop(relay)
         self._directions.outgoing.discard(name)
         self._meter.open -= 1

@@ -32,7 +32,7 @@ class Pipes:
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._spare: list[Pipe] = []
         self.count = 0
 
@@ -40,7 +40,7 @@ class Pipes:
         """Return an empty pipe, or None when there are too many already."""
         if self._spare:
             return self._spare.pop()
-        if self.count >= self._most:
+        if self.count >= self.most:
             return None
         try:
             pipe = Pipe(*os.pipe2(_NONBLOCKING_AND_NOT_INHERITED))

@@ -2,7 +2,8 @@
 
 Bulk is moved by the kernel: `splice` from a socket into a pipe and from the pipe into the other
 socket, so no byte comes up to Python. A pipe is held only while bytes are in it or come in a row.
-Small messages are received and sent, which costs as many calls and no pipe.
+Small messages are received and sent, which costs as many calls and no pipe; and so is everything
+where there is no `splice`, or no pipe left.
 
 Nothing is read from a source while its sink takes nothing, so what one connection can hold in
 memory is bounded by one pipe, or one message, for each direction.
@@ -14,17 +15,19 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sidecar.forward import pipes
 from sidecar.forward.meter import ForwardMeter, Tally
 from sidecar.forward.pipes import Pipe, Pipes
 from sidecar.forward.poller import BROKEN, ENDED, GONE, READABLE, WRITABLE, Poller
 
-MESSAGE = 1 << 16
-"""Bytes; whoever fills such a buffer at once sends in bulk."""
+_COPIED = 1 << 18
+"""Bytes that are moved at once where there are no pipes."""
+
+_BULK = 1 << 16
+"""Bytes; whoever has so many ready at once sends in bulk."""
 
 _LULL = 1 << 14
 """Bytes; a turn that moved less than this is no bulk any more."""
@@ -32,23 +35,21 @@ _LULL = 1 << 14
 _TURN = 1 << 20
 """Bytes that a flow may move before others have their turn."""
 
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER for a socket that is to send RST when it is closed."""
+_RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(slots=True)
 class Tools:
-    """What all relays share.
-
-    Attributes:
-        spawn: runs something beside everything else.
-        buffer: only one relay is at work at a time, so one will do.
-    """
+    """What all relays share. Only one of them is at work at a time, so one buffer will do."""
 
     poller: Poller
     pipes: Pipes
-    spawn: Callable[[Coroutine[Any, Any, None]], None]
     buffer: memoryview
+
+    @classmethod
+    def make(cls, poller: Poller, pipes: Pipes) -> Tools:
+        """Return them with a buffer that suits: where pipes take the bulk, a small one will do."""
+        return cls(poller, pipes, memoryview(bytearray(_BULK if pipes.most else _COPIED)))
 
 
 class Flow:
@@ -143,10 +144,10 @@ class Flow:
         buffer = self._tools.buffer
         size = self._source.recv_into(buffer)
         self._is_ended = size == 0
-        self._bulk = size == len(buffer)
+        self._bulk = size >= _BULK
         # A short read is the last one there is, so that one need not be told so by another. Only
         # an end that was announced is still to be read.
-        self.is_readable = self._bulk or self.is_ending
+        self.is_readable = size == len(buffer) or self.is_ending
         sent = self._send(buffer[:size]) if size else 0
         if sent < size:
             self._rest = bytes(buffer[sent:size])
@@ -240,7 +241,7 @@ class Relay:
         """End it as a broken connection ends, on both sides."""
         for side in (self._client, self._upstream):
             with contextlib.suppress(OSError):
-                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._end()
 
     @property
