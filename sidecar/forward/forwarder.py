@@ -78,7 +78,7 @@ class Forwarder:
         self._meter = meter
         self._loop = asyncio.get_running_loop()
         self._most = room_for(config.most)
-        self._poller = Poller(self._end_terms)
+        self._poller = Poller(self._end_terms, clock.now)
         self._tools = Tools.make(self._poller, Pipes(self._most if pipes.can_splice() else 0))
         self._terms = Terms(config.drain)
         self._next_end = math.inf

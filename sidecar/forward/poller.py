@@ -31,10 +31,12 @@ class Poller:
 
     Args:
         before: called before each batch of calls, so before any byte is moved.
+        now: tells seconds; a loop's own time may stand still within one of its rounds.
     """
 
-    def __init__(self, before: Callable[[], None]) -> None:
+    def __init__(self, before: Callable[[], None], now: Callable[[], float]) -> None:
         self._before = before
+        self._now = now
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._watchers: dict[int, Ready] = {}
@@ -86,7 +88,7 @@ class Poller:
         self._before()
         if not self._due:
             self._due.extend(self._epoll.poll(0, _BATCH))
-        ends_at = self._loop.time() + _LONGEST_TURN
+        ends_at = self._now() + _LONGEST_TURN
         resumed = len(self._again)
         try:
             while self._due:
@@ -94,9 +96,9 @@ class Poller:
                 ready = self._watchers.get(fd)  # whoever was served before may have closed it
                 if ready is not None:
                     ready(events)
-                if self._loop.time() >= ends_at:
+                if self._now() >= ends_at:
                     return
-            while resumed and self._loop.time() < ends_at:
+            while resumed and self._now() < ends_at:
                 resumed -= 1
                 self._again.popleft()()
         finally:

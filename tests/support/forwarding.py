@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,12 +76,19 @@ class Program:
 class Rig:
     """A forwarder, its feed, and clients of it."""
 
-    def __init__(self, forwarder: Forwarder, feed: Feed[ElectionState], clock: Clock) -> None:
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        feed: Feed[ElectionState],
+        clock: Clock,
+        meter: ForwardMeter,
+    ) -> None:
         self.forwarder = forwarder
         self.feed = feed
         self.clock = clock
-        self.meter = ForwardMeter()
+        self.meter = meter
         self.waits: list[float] = []
+        meter.waited = self.waits.append
         self.port = 0
         self._clients: list[socket.socket] = []
 
@@ -140,24 +147,28 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def forwarding(
-    program: Program | int, *, clock: Clock | None = None, host: str = LOOPBACK, **options: Any
+    program: Program | int,
+    *,
+    clock: Clock | None = None,
+    listening: Sequence[socket.socket] = (),
+    **options: Any,
 ) -> AsyncIterator[Rig]:
-    """Run a forwarder to the port of a program; it is gone afterwards."""
+    """Run a forwarder to the port of a program; it is gone afterwards.
+
+    `listening` is its socket, made by `bind`, where it is not to be one on the loopback.
+    """
     port = program if isinstance(program, int) else program.port
-    rules = (parse_rule(f"{host}:0={port}"),)
+    rules = (parse_rule(f"{LOOPBACK}:0={port}"),)
+    listening = listening or bind(rules)
     feed = Feed(_START)
     clock = clock or SystemClock()
     config = ForwardConfig(rules, **{"own_host": LOOPBACK, "wait": LONG, "drain": LONG, **options})
-    listening = bind(rules)
-    rig_meter = ForwardMeter()
-    forwarder = Forwarder(config, listening, feed, clock, rig_meter)
-    rig = Rig(forwarder, feed, clock)
-    rig.meter = rig_meter
-    rig_meter.waited = rig.waits.append
+    meter = ForwardMeter()
+    rig = Rig(Forwarder(config, listening, feed, clock, meter), feed, clock, meter)
     rig.port = listening[0].getsockname()[1]
     try:
         async with Background() as tasks:
-            tasks.start(forwarder.run(), name="forwarder")
+            tasks.start(rig.forwarder.run(), name="forwarder")
             await asyncio.sleep(0)
             yield rig
     finally:
