@@ -8,6 +8,7 @@ it takes by itself.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -161,7 +162,7 @@ def _ways(setting: Setting) -> Iterator[tuple[Ports, Ports]]:
         stack.enter_context(sidecar)
         wait_until(lambda: sidecar.status().get("role") == "leader", "the sidecar leads", _WITHIN)
         for port in requests.values():
-            wait_until(lambda port=port: _answers(port), f"port {port} answers", _WITHIN)
+            wait_until(functools.partial(_answers, port), f"port {port} answers", _WITHIN)
         yield bulk, requests
 
 

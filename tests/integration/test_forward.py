@@ -63,7 +63,7 @@ class Masters:
             self.servers[name] = team.child([*script, str(sidecar.status_dir)], f"{name}.server")
         team.launch(*self.sidecars.values())
         for name in self.names:
-            wait_until(lambda name=name: self.reached(name) == "a", f"a through {name}", LONG)
+            self.wait_for_answer("a", through=name)
 
     def connect(self, through: str) -> http.client.HTTPConnection:
         """Return a client of one sidecar."""
@@ -79,6 +79,10 @@ class Masters:
             return None
         finally:
             connection.close()
+
+    def wait_for_answer(self, name: str, *, through: str) -> None:
+        """Wait until this one answers."""
+        wait_until(lambda: self.reached(through) == name, f"{name} through {through}", LONG)
 
     def kill(self, name: str) -> None:
         """Kill a sidecar with its server, as if the machine were gone."""
@@ -161,7 +165,7 @@ def test_after_a_crash_of_the_leader_the_next_one_is_reached_in_time(
     token = masters.sidecars["a"].token or 0
     masters.kill("a")
     killed = boottime.now()
-    wait_until(lambda: masters.reached("c") == "b", "b through c", LONG)
+    masters.wait_for_answer("b", through="c")
     assert boottime.now() - killed < TTL + SLACK
     assert masters.sidecars["b"].token or token < 0
     assert masters.reached("b") == "b"

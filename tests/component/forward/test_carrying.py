@@ -20,7 +20,6 @@ from sidecar.forward import pipes
 from sidecar.forward.proxy_protocol import header
 from tests.component.forward.loops import LOOPS
 from tests.support.forwarding import (
-    LOOPBACK,
     Program,
     Rig,
     forwarding,
@@ -33,6 +32,7 @@ from tests.support.forwarding import (
     send,
 )
 from tests.support.outputs import until
+from tests.support.procs import LOOPBACK
 
 pytestmark = pytest.mark.timeout(60)
 
