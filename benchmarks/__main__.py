@@ -24,6 +24,7 @@ from benchmarks import (
     failover,
     footprint,
     forward,
+    forward_memory,
     handover,
     machine,
     requests,
@@ -48,6 +49,7 @@ BENCHES = {
     "requests": requests.run,
     "check": checks.run,
     "forward": forward.run,
+    "forward-memory": forward_memory.run,
 }
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only for directories with names of their own
 RESULTS = Path(__file__).resolve().parent / "results"

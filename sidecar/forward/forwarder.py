@@ -163,6 +163,8 @@ class Forwarder:
             reached = await caller.reach()
         except TurnedAway as exc:
             refusal = exc.reason
+        except OSError:  # the kernel has no room for one more that is watched, or the like
+            refusal = Refusal.NO_RESOURCES
         finally:
             self._callers.discard(caller)
             self._meter.waited(self._loop.time() - began)
@@ -184,10 +186,9 @@ class Forwarder:
             if self._config.proxy_protocol:
                 # It is far smaller than what a new connection takes at once.
                 upstream.send(header(client.getpeername(), client.getsockname()))
+            relay.start()
         except OSError:
             relay.abort()
-        else:
-            relay.start()
 
     def _ended(self, relay: Relay) -> None:
         _, name = self._relays.pop(relay)

@@ -15,7 +15,7 @@ _WAIT_BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _P = "leader_election_forward_"
 OPEN = Description(
-    f"{_P}connections",
+    f"{_P}connections_open",
     "gauge",
     ("name",),
     "Connections of clients that are open now, those that wait for a leader included.",
