@@ -20,7 +20,8 @@ from sidecar.addresses import HostPort, HttpTarget
 from sidecar.core.keys import name_problem
 from sidecar.core.lease import Timing
 from sidecar.flags import BY_FIELD
-from sidecar.forward.rules import Rule, clashes, overlap, parse_rule
+from sidecar.forward.rules import Rule
+from sidecar.forward_settings import compare, parse_wait, read_rules
 from sidecar.reader import Reader
 from sidecar.values import quoted
 
@@ -38,15 +39,7 @@ _MOST_FAILURES = 1000
 _LEAST_INTERVAL = 0.1
 _LEAST_TTL = 2
 _LARGEST_TTL = 9_000_000_000  # etcd's own limit
-_LEAST_WAIT = 0.1
 _MOST_CONNECTIONS = 100_000
-_FORWARD_ONLY = (
-    "forward_wait",
-    "forward_drain",
-    "forward_linger",
-    "forward_max_connections",
-    "forward_proxy_protocol",
-)
 _PROBES = ("health_http", "health_exec", "health_tcp")
 
 
@@ -153,8 +146,8 @@ class Settings:
             health_tcp=reader.optional("health_tcp", addresses.parse_target),
             health_interval=reader.value("health_interval", _parse_interval),
             health_failures=reader.whole("health_failures", 1, _MOST_FAILURES),
-            forward=_read_forward(reader),
-            forward_wait=reader.value("forward_wait", _parse_wait),
+            forward=read_rules(reader),
+            forward_wait=reader.value("forward_wait", parse_wait),
             forward_drain=reader.value("forward_drain", values.parse_duration),
             forward_linger=reader.value("forward_linger", values.parse_duration),
             forward_max_connections=reader.whole("forward_max_connections", 1, _MOST_CONNECTIONS),
@@ -166,7 +159,13 @@ class Settings:
             log_level=reader.choice("log_level", _LOG_LEVEL),
         )
         reader.at_most_one(_PROBES)
-        _compare_waits(reader, settings)
+        compare(
+            reader,
+            settings.forward,
+            http=settings.http,
+            wait=settings.forward_wait,
+            drain=settings.drain,
+        )
         reader.raise_problems()
         return replace(settings, warnings=tuple(reader.warnings))
 
@@ -291,39 +290,3 @@ def _read_health_exec(reader: Reader) -> tuple[str, ...] | None:
             "fails and this candidate does not stand",
         )
     return command
-
-
-def _read_forward(reader: Reader) -> tuple[Rule, ...]:
-    text = reader.given.get("forward")
-    if text is None:
-        for field in _FORWARD_ONLY:
-            if field in reader.given:
-                reader.warn(field, "has no effect without --forward")
-        return ()
-    rules = []
-    for part in text.split(","):
-        try:
-            rules.append(parse_rule(part.strip()))
-        except ValueError as exc:
-            reader.problem("forward", str(exc))
-    for clash in clashes(rules):
-        reader.problem("forward", clash)
-    return tuple(rules)
-
-
-def _parse_wait(text: str) -> float:
-    seconds = values.parse_duration(text)
-    if seconds < _LEAST_WAIT:
-        raise ValueError(f"{quoted(text)} is too short; give at least 100ms")
-    return seconds
-
-
-def _compare_waits(reader: Reader, settings: Settings) -> None:
-    if settings.forward and settings.forward_wait <= settings.drain:
-        reader.warn(
-            "forward_wait",
-            f"({settings.forward_wait:g} s) is not above --drain ({settings.drain:g} s): "
-            "connections that arrive at the begin of a step-down are closed before the next leader",
-        )
-    if any(overlap(rule.listen, settings.http) for rule in settings.forward):
-        reader.problem("forward", f"listens on the port of --http, {settings.http}; change one")
