@@ -19,7 +19,17 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import checks, failover, footprint, handover, machine, requests, sidecars
+from benchmarks import (
+    checks,
+    failover,
+    footprint,
+    forward,
+    forward_memory,
+    handover,
+    machine,
+    requests,
+    sidecars,
+)
 from benchmarks.processes import BenchError
 from benchmarks.setting import Outcome, Rivals, Setting
 from benchmarks.table import Row, as_markdown, as_text
@@ -38,6 +48,8 @@ BENCHES = {
     "footprint": footprint.run,
     "requests": requests.run,
     "check": checks.run,
+    "forward": forward.run,
+    "forward-memory": forward_memory.run,
 }
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only for directories with names of their own
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -187,13 +187,21 @@ def python(module: str, *arguments: str) -> list[str]:
 class Sidecar:
     """One `leader-sidecar run` with a status directory of its own."""
 
-    def __init__(self, name: str, *, election: str, endpoints: str, folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        election: str,
+        endpoints: str,
+        folder: Path,
+        options: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self.status_dir = folder / name
         command = [sys.executable, "-m", "sidecar", "run"]
         command += ["--election", election, "--id", name, "--advertise", "127.0.0.1:9090"]
         command += ["--endpoints", endpoints, "--http", "127.0.0.1:0"]
-        command += ["--status-dir", str(self.status_dir)]
+        command += ["--status-dir", str(self.status_dir), *options]
         self.child = Child(command, name=name, folder=folder)
 
     def __enter__(self) -> Self:

@@ -95,6 +95,12 @@ def parse_advertised(text: str) -> str:
     return text
 
 
+def host_of(advertised: str) -> str:
+    """Return the host of ``HOST`` or ``HOST:PORT``; "" where there is none to connect to."""
+    host, port = _split(advertised)
+    return host if _is_host(host) and (port is None or _is_port(port)) else ""
+
+
 def parse_url(text: str) -> HttpTarget:
     """Parse ``http://HOST[:PORT][/PATH]`` or https; raises `ValueError` as `parse_listen`."""
     wrong = ValueError(

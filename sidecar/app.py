@@ -15,11 +15,13 @@ import random
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prometheus_client import CollectorRegistry
 
 from sidecar import health
+from sidecar.addresses import host_of
 from sidecar.core.codec import Proposal
 from sidecar.core.health import Health, HealthGate
 from sidecar.core.state import Link, Reason
@@ -32,8 +34,12 @@ from sidecar.election.ports import Clock, Standing, SystemClock
 from sidecar.errors import CoordinatorError
 from sidecar.etcd.coordinator import EtcdCoordinator
 from sidecar.etcd.credentials import load_credentials
+from sidecar.forward.forwarder import ForwardConfig, Forwarder
+from sidecar.forward.listener import bind as listen_for
+from sidecar.forward.meter import ForwardMeter
 from sidecar.guard import GuardHandle
 from sidecar.outputs.endpoints import Endpoints
+from sidecar.outputs.forward_metrics import ForwardMetrics
 from sidecar.outputs.health import OutputErrors
 from sidecar.outputs.http import HttpServer, bind
 from sidecar.outputs.keeper import StatusKeeper
@@ -96,11 +102,13 @@ def run(settings: Settings, directory: StatusDirectory, command: Command | None 
     """
     _tune_the_interpreter()
     etcd = store(settings.store)
-    listener = bind(settings.http.host, settings.http.port)
-    try:
-        return asyncio.run(Sidecar(settings, directory, etcd, listener, command).run())
-    finally:
-        listener.close()
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(bind(settings.http.host, settings.http.port))
+        forwarding = [sockets.enter_context(each) for each in listen_for(settings.forward)]
+        sidecar = Sidecar(
+            settings, directory, etcd, listener, forwarding=forwarding, command=command
+        )
+        return asyncio.run(sidecar.run())
 
 
 def _tune_the_interpreter() -> None:
@@ -125,15 +133,19 @@ class Sidecar:
         directory: StatusDirectory,
         etcd: EtcdCoordinator,
         listener: socket.socket,
+        *,
+        forwarding: Sequence[socket.socket],
         command: Command | None,
     ) -> None:
         self._settings = settings
+        self._forwarding = forwarding
         self._etcd = etcd
         self._clock: Clock = SystemClock()
         config = _config(settings, directory)
-        feed = Feed(initial_state(config, self._clock))
-        self._metrics = Metrics(CollectorRegistry(), config.election, feed, self._clock)
-        errors = OutputErrors(self._metrics.output_failed)
+        self._feed = feed = Feed(initial_state(config, self._clock))
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry, config.election, feed, self._clock)
+        self._errors = errors = OutputErrors(self._metrics.output_failed)
         self._keeper = StatusKeeper(
             directory,
             election=config.election,
@@ -170,10 +182,11 @@ class Sidecar:
         )
         self._keeper.add_believer(self._status.settle)
         self._is_told_to_stop = False
+        self._leaving = asyncio.Event()
         self._program: Program | None = None
         if command is not None:
             self._program = Program(
-                command.argv, command.guard, feed, self._clock, on_end=self._candidate.stop
+                command.argv, command.guard, feed, self._clock, on_end=self._leave
             )
             self._keeper.add_believer(self._program.settle)
 
@@ -194,6 +207,10 @@ class Sidecar:
                 outputs.start(self._program.run(), name="program")
             if self._probe is not None:
                 outputs.start(self._follow_health(self._probe), name="health")
+            if self._settings.forward:
+                forwarder = self._forwarder()
+                outputs.start(self._forward(forwarder), name="forward")
+                outputs.start(self._linger(forwarder), name="forward-linger")
             await self._campaign()
             await self._status.settle()
         # Nobody follows etcd from here on. Not before the log has ended: it would warn of it.
@@ -214,7 +231,7 @@ class Sidecar:
     async def _campaign(self) -> None:
         """Check the election's name as soon as the store answers, then stand until stopped."""
         backoff = Backoff(random.SystemRandom())
-        while not self._candidate.is_ending:
+        while not self._leaving.is_set():
             try:
                 await check_name(self._etcd, self._settings.store.election)
             except CoordinatorError as exc:
@@ -242,6 +259,38 @@ class Sidecar:
             on_change=self._health_changed,
         )
 
+    def _forwarder(self) -> Forwarder:
+        settings = self._settings
+        meter = ForwardMeter()
+        meter.waited = ForwardMetrics(self._registry, settings.store.election, meter).waited
+        config = ForwardConfig(
+            settings.forward,
+            own_host=host_of(settings.advertise),
+            wait=settings.forward_wait,
+            drain=settings.forward_drain,
+            most=settings.forward_max_connections,
+            proxy_protocol=settings.forward_proxy_protocol,
+        )
+        forwarder = Forwarder(config, self._forwarding, self._feed, self._clock, meter)
+        self._keeper.add_believer(forwarder.settle)
+        return forwarder
+
+    async def _forward(self, forwarder: Forwarder) -> None:
+        """Forward; should that fail, the candidate goes on without."""
+        try:
+            await forwarder.run()
+        except Exception as exc:
+            log.exception("forwarder failed")
+            self._errors.failed("forward", exc)
+
+    async def _linger(self, forwarder: Forwarder) -> None:
+        """End the candidate only when nobody is sent here any more."""
+        await self._candidate.left.wait()
+        await asyncio.sleep(self._settings.forward_linger)
+        await self._leaving.wait()  # one that has retired is told to stop later
+        await forwarder.close()
+        self._candidate.stop()
+
     def _health_changed(self, gate: HealthGate, _detail: str) -> None:
         if gate.may_stand:
             self._candidate.stand_again()
@@ -267,12 +316,21 @@ class Sidecar:
 
     def _stop(self, number: signal.Signals) -> None:
         log.info("stopping signal=%s", number.name)
-        if self._candidate.is_ending and self._is_told_to_stop:
+        if self._leaving.is_set() and self._is_told_to_stop:
             self._candidate.hurry()
+            self._candidate.stop()
         self._is_told_to_stop = True
         if self._program is not None and number is signal.SIGINT:
             self._program.signal(number)
-        self._candidate.stop()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Step down and end; with a forwarder the candidate first only leaves, and looks on."""
+        self._leaving.set()
+        if self._settings.forward:
+            self._candidate.leave()
+        else:
+            self._candidate.stop()
 
 
 def _config(settings: Settings, directory: StatusDirectory) -> CandidateConfig:

@@ -22,6 +22,7 @@ class Group(enum.StrEnum):
     CANDIDATE = "Candidate"
     LEASE = "Lease and step-down"
     HEALTH = "Health of the program"
+    FORWARD = "Forwarder"
     OUTPUT = "Outputs and logs"
 
 
@@ -235,6 +236,60 @@ FLAGS = (
         "stands back.",
         "Fewer: a sick leader steps down sooner. More: a hiccup costs no leadership.",
         default="3",
+    ),
+    Flag(
+        "forward",
+        "[[HOST]:]PORT=PORT[,...]",
+        Group.FORWARD,
+        "Listen on the first port and carry TCP to the leader's advertised host and the second "
+        "port.",
+        "Clients need not know of elections. Without a host it listens on all addresses; 127.0.0.1 "
+        "lets only this machine (in Kubernetes: this pod) in.",
+        default_is="nothing is forwarded",
+    ),
+    Flag(
+        "forward-wait",
+        "DURATION",
+        Group.FORWARD,
+        "How long a new connection waits for a leader that can be reached, at least 100ms; then it "
+        "is closed.",
+        "Longer: more clients see a slow answer instead of an error while the leader changes. It "
+        "should be above --drain, and TTL + 1 s to outlast a crash.",
+        default="5s",
+    ),
+    Flag(
+        "forward-drain",
+        "DURATION",
+        Group.FORWARD,
+        "How long connections outlive the term in which they were made.",
+        "Longer: more requests that are under way end in peace, at a program that leads no more. A "
+        "connection is never moved to another leader.",
+        default="2s",
+    ),
+    Flag(
+        "forward-linger",
+        "DURATION",
+        Group.FORWARD,
+        "How long a sidecar that was told to stop goes on forwarding after its key is given up.",
+        "A pod gets connections for a second or more after it was told to end. It makes every stop "
+        "as much longer.",
+        default="5s",
+    ),
+    Flag(
+        "forward-max-connections",
+        "1..100000",
+        Group.FORWARD,
+        "So many connections at once, waiting ones included; more are closed.",
+        "Each takes two file descriptors, and two more for each direction in which bytes flow.",
+        default="4096",
+    ),
+    Flag(
+        "forward-proxy-protocol",
+        "",
+        Group.FORWARD,
+        "Tell the leader each client's address by a PROXY protocol header, version 2.",
+        "The program must expect it: to any other it is garbage at the beginning.",
+        default="false",
     ),
     Flag(
         "status-dir",

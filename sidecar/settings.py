@@ -20,6 +20,8 @@ from sidecar.addresses import HostPort, HttpTarget
 from sidecar.core.keys import name_problem
 from sidecar.core.lease import Timing
 from sidecar.flags import BY_FIELD
+from sidecar.forward.rules import Rule
+from sidecar.forward_settings import compare, parse_wait, read_rules
 from sidecar.reader import Reader
 from sidecar.values import quoted
 
@@ -37,6 +39,7 @@ _MOST_FAILURES = 1000
 _LEAST_INTERVAL = 0.1
 _LEAST_TTL = 2
 _LARGEST_TTL = 9_000_000_000  # etcd's own limit
+_MOST_CONNECTIONS = 100_000
 _PROBES = ("health_http", "health_exec", "health_tcp")
 
 
@@ -92,6 +95,12 @@ class Settings:
     health_tcp: HostPort | None
     health_interval: float
     health_failures: int
+    forward: tuple[Rule, ...]
+    forward_wait: float
+    forward_drain: float
+    forward_linger: float
+    forward_max_connections: int
+    forward_proxy_protocol: bool
     status_dir: Path
     http: HostPort
     ready_when: ReadyWhen
@@ -137,6 +146,12 @@ class Settings:
             health_tcp=reader.optional("health_tcp", addresses.parse_target),
             health_interval=reader.value("health_interval", _parse_interval),
             health_failures=reader.whole("health_failures", 1, _MOST_FAILURES),
+            forward=read_rules(reader),
+            forward_wait=reader.value("forward_wait", parse_wait),
+            forward_drain=reader.value("forward_drain", values.parse_duration),
+            forward_linger=reader.value("forward_linger", values.parse_duration),
+            forward_max_connections=reader.whole("forward_max_connections", 1, _MOST_CONNECTIONS),
+            forward_proxy_protocol=reader.value("forward_proxy_protocol", values.parse_switch),
             status_dir=reader.value("status_dir", values.parse_directory),
             http=reader.value("http", addresses.parse_listen),
             ready_when=reader.choice("ready_when", _READY_WHEN),
@@ -144,6 +159,13 @@ class Settings:
             log_level=reader.choice("log_level", _LOG_LEVEL),
         )
         reader.at_most_one(_PROBES)
+        compare(
+            reader,
+            settings.forward,
+            http=settings.http,
+            wait=settings.forward_wait,
+            drain=settings.drain,
+        )
         reader.raise_problems()
         return replace(settings, warnings=tuple(reader.warnings))
 

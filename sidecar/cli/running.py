@@ -119,12 +119,14 @@ def _run(texts: dict[str, str], command: tuple[str, ...]) -> int:
 def _with_others(problem: ConfigError, settings: Settings) -> ConfigError:
     """Return the problem together with whatever else would end the next start, too."""
     from sidecar import app  # noqa: PLC0415 - it loads grpc, and the guard comes before that
+    from sidecar.forward.listener import bind as listen_for  # noqa: PLC0415
     from sidecar.outputs.http import bind  # noqa: PLC0415
 
     found = list(problem.problems)
     for attempt in (
         lambda: app.store(settings.store),
         lambda: bind(settings.http.host, settings.http.port).close(),
+        lambda: [each.close() for each in listen_for(settings.forward)],
     ):
         try:
             attempt()

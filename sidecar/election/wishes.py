@@ -50,12 +50,16 @@ class Wishes(ABC):
         self._keep_key = keep_key and not self.is_ending
         self._wake()
 
-    def stop(self) -> None:
-        """Step down in order and let `run` return."""
+    def leave(self) -> None:
+        """Step down in order and never stand again; `run` goes on observing until `stop`."""
         self._stop = self._stop or Reason.SHUTDOWN
-        self.is_ending = True
         self._keep_key = False
         self._wake()
+
+    def stop(self) -> None:
+        """Step down in order and let `run` return."""
+        self.is_ending = True
+        self.leave()
 
     def hurry(self) -> None:
         """Skip what is left of the drain time."""

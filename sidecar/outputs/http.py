@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sidecar.election.ports import Clock
 from sidecar.errors import ConfigError
+from sidecar.listening import listen, where
 
 _BACKLOG = 128
 _CONNECTIONS = 512  # more at once are answered 503
@@ -31,14 +32,15 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken, or the address is not ours.
     """
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        return _listen(host, port)
+        listener = listen(host, port, backlog=_BACKLOG)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise ConfigError(
-            [f"--http: cannot listen on {where}: {why}; give another [HOST]:PORT, e.g. :4041"]
-        ) from error
+        problem = f"--http: cannot listen on {where(host, port)}: {why}"
+        raise ConfigError([f"{problem}; give another [HOST]:PORT, e.g. :4041"]) from error
+    # Inherited by what is accepted: clients that stopped reading are dropped.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_CLIENT)
+    return listener
 
 
 class HttpServer:
@@ -114,27 +116,3 @@ class _Dated:
             await send(message)
 
         await self._app(scope, receive, dated)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    both = not host and socket.has_dualstack_ipv6()
-    flags = socket.AI_PASSIVE | socket.AI_NUMERICSERV
-    family = socket.AF_INET6 if both else socket.AF_UNSPEC
-    found = socket.getaddrinfo(host or None, port, family, socket.SOCK_STREAM, flags=flags)
-    # An address to listen on is numeric or a name with one address; with several, the first.
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if both:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by what is accepted: clients that vanished, or stopped reading, are dropped.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_CLIENT)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except BaseException:
-        listener.close()
-        raise
-    return listener

@@ -49,7 +49,54 @@ def test_an_election_in_a_pod_is_all_that_must_be_given() -> None:
         "text",
         "info",
     )
+    assert (settings.forward, settings.forward_proxy_protocol) == ((), False)
+    assert (settings.forward_wait, settings.forward_drain, settings.forward_linger) == (5, 2, 5)
+    assert settings.forward_max_connections == 4096
     assert settings.warnings == ()
+
+
+def test_forwarding_is_taken() -> None:
+    settings = read(
+        forward="8080=9090, 127.0.0.1:8081=9091",
+        forward_wait="500ms",
+        forward_drain="0",
+        forward_linger="1m",
+        forward_max_connections="7",
+        forward_proxy_protocol="true",
+    )
+    assert [str(rule) for rule in settings.forward] == [":8080=9090", "127.0.0.1:8081=9091"]
+    assert (settings.forward_wait, settings.forward_drain, settings.forward_linger) == (0.5, 0, 60)
+    assert (settings.forward_max_connections, settings.forward_proxy_protocol) == (7, True)
+    assert settings.warnings == ()
+
+
+def test_all_problems_of_forwarding_are_told_at_once() -> None:
+    found = problems(
+        forward="8080,9090=9090,4040=1",
+        forward_wait="50ms",
+        forward_drain="-1",
+        forward_linger="x",
+        forward_max_connections="0",
+        forward_proxy_protocol="v2",
+    )
+    assert [problem.split(" ", 1)[0] for problem in found] == [
+        "--forward",
+        "--forward",
+        "--forward-wait",
+        "--forward-drain",
+        "--forward-linger",
+        "--forward-max-connections",
+        "--forward-proxy-protocol",
+        "--forward",
+    ]
+    assert found[0].startswith("--forward '8080' is no pair of ports; write PORT=PORT")
+    assert "would go round in a loop" in found[1]
+    assert found[-1] == "--forward listens on the port of --http, :4040; change one"
+
+
+def test_waits_that_do_not_go_together_are_warned_of() -> None:
+    assert "is not above --drain (10 s)" in read(forward="1=2", drain="10s").warnings[0]
+    assert read(forward_wait="1s").warnings == ("--forward-wait has no effect without --forward",)
 
 
 def test_what_is_given_is_taken(tmp_path: Path) -> None:
@@ -139,6 +186,12 @@ def test_all_problems_are_told_at_once_and_each_names_its_flag(tmp_path: Path) -
         "health_tcp": "a",
         "health_interval": "1ms",
         "health_failures": "0",
+        "forward": "8080",
+        "forward_wait": "0",
+        "forward_drain": "soon",
+        "forward_linger": "-1",
+        "forward_max_connections": "0",
+        "forward_proxy_protocol": "v2",
         "status_dir": str(file),
         "http": "4040",
         "ready_when": "always",
