@@ -97,7 +97,7 @@ async def test_a_deleted_registration_is_put_again(cluster: EtcdCluster, service
     async with connected(cluster) as etcd, registry(etcd, service) as one:
         first = await one.registered()
         await etcdctl(cluster, "del", first.key.decode())
-        await one.lapsed()
+        await one.lapsed(first)
         second = await one.registered()
         assert second.create_revision > first.create_revision
 
@@ -107,7 +107,7 @@ async def test_a_revoked_lease_is_replaced(cluster: EtcdCluster, service: str) -
         first = await one.registered()
         got = await etcdctl(cluster, "get", first.key.decode(), "--write-out=json")
         await etcd.revoke(json.loads(got)["kvs"][0]["lease"], timeout=SOON)
-        await one.lapsed()
+        await one.lapsed(first)
         second = await one.registered()
         assert second.create_revision > first.create_revision
 
@@ -117,10 +117,10 @@ async def test_a_registration_survives_that_etcd_was_away(service: str) -> None:
     with EtcdCluster(EtcdOptions(no_fsync=True)) as own:
         async with connected(own) as etcd, living(etcd, PREFIX, service) as nodes:
             async with registry(etcd, service) as one:
-                await one.registered()
+                place = await one.registered()
                 before = one.deadline
                 own.members[0].kill()
-                await one.lapsed()
+                await one.lapsed(place)
                 assert boottime.now() >= before
                 assert not one.is_registered
                 own.members[0].child.start()

@@ -125,13 +125,22 @@ class Registry:
             await self._deadline.changed(self._deadline.version)
         return self._place
 
-    async def lapsed(self) -> None:
-        """Wait until the key is not in etcd for certain any more: the last proof is too old."""
-        while self.is_registered:
+    def holds(self, place: Place) -> bool:
+        """Whether this registration stands for certain, and no later one in its stead."""
+        return self._place == place and self.is_registered
+
+    async def lapsed(self, place: Place) -> None:
+        """Wait until a registration does not stand for certain: its last proof is too old."""
+        while self.holds(place):
             seen = self._deadline.version
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(self.deadline - self._clock.now(), 0)):
                     await self._deadline.changed(seen)
+
+    async def stands(self, place: Place) -> None:
+        """Wait while a registration does not stand for certain; forever, where it is replaced."""
+        while not self.holds(place):
+            await self._deadline.changed(self._deadline.version)
 
     def proof_keys(self) -> tuple[bytes, ...]:
         """Return what each proof of the session must read; see `sidecar.election.session`."""
