@@ -7,7 +7,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PIP   := $(PY) -m pip --disable-pip-version-check --no-input
-# Handed to `make demo`, e.g. ARGS=--script
+# Handed to `make demo` and `make crawler`, e.g. ARGS=--script
 ARGS  ?=
 # Another interpreter: make PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -53,6 +53,10 @@ $(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml examples/
 .PHONY: demo
 demo: $(STAMP) ## three sidecars and an etcd, live in the terminal (ARGS=--script: without one)
 	$(VENV)/bin/leader-sidecar demo $(ARGS)
+
+.PHONY: crawler
+crawler: $(STAMP) ## the example: Masters with a sidecar each, Workers and an etcd (ARGS=--script)
+	$(PY) -m crawler.local $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## every test but those that need a cluster, and the coverage gate
