@@ -47,7 +47,8 @@ class Balancer:
         is_repaired = False
         while True:
             try:
-                is_repaired = is_repaired or await self._repair()
+                while not is_repaired:
+                    is_repaired = await self._repair()
                 await self._settle()
             except (Problem, CoordinatorError) as exc:
                 if not self._fence.holds():
@@ -105,20 +106,29 @@ class Balancer:
     async def _repair(self) -> bool:
         """Make the keys of assignments be what the resources say; return True once they are."""
         start = keys.ASSIGNMENTS.encode()
+        placement = self._view.placement()  # before the read: what is added meanwhile is no error
         reply = await self._coordinator.read(
             start, keys.prefix_end(start), timeout=_WITHIN, keys_only=True
         )
         found = (keys.assignment_of(kv.key) for kv in reply.kvs)
-        wrong = repairs(self._view.placement(), [pair for pair in found if pair is not None])
+        wrong = [
+            repair
+            for repair in repairs(placement, [pair for pair in found if pair is not None])
+            if self._is_wrong_still(repair)
+        ]
         done = [await self._mend(repair) for repair in wrong]
         if wrong:
             log.warning("assignments mended=%d of=%d", sum(done), len(wrong))
         return all(done)
 
-    async def _mend(self, repair: Repair) -> bool:
+    def _is_wrong_still(self, repair: Repair) -> bool:
         known = self._view.get(repair.resource)
-        if repair.is_missing != (known is not None and known.resource.worker == repair.worker):
-            return False  # assigned anew while we read
+        return repair.is_missing == (known is not None and known.resource.worker == repair.worker)
+
+    async def _mend(self, repair: Repair) -> bool:
+        if not self._is_wrong_still(repair):
+            return True
+        known = self._view.get(repair.resource)
         key = keys.resource(repair.resource)
         assignment = keys.assignment(repair.worker, repair.resource)
         then: Put | Delete = Delete(assignment)

@@ -39,6 +39,7 @@ class Leader:
         self._metrics = metrics
         self._view = View(coordinator)
         self._ready = asyncio.Event()
+        self._is_over = False
         self._tasks = Background()
 
     async def __aenter__(self) -> Self:
@@ -53,12 +54,15 @@ class Leader:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_over = True
+        self._ready.set()
+        self._view.close()
         await self._tasks.__aexit__(kind, exc, traceback)
 
     async def add(self, request: pb.ResourceSpec, deadline: float) -> pb.NodeSpec:
         """Add a resource and assign it, in one transaction; a repeated request changes nothing."""
         spec = checks.spec(request)
-        await self._ready.wait()
+        await self._begun()
         while True:
             known = self._view.get(spec.name)
             if known is not None:
@@ -80,7 +84,7 @@ class Leader:
     ) -> pb.DeleteResourceReply:
         """Delete a resource with its assignment and its results."""
         name = checks.name(request.name)
-        await self._ready.wait()
+        await self._begun()
         while True:
             known = self._known(name)
             key, worker = keys.resource(name), known.resource.worker
@@ -101,7 +105,7 @@ class Leader:
         """Return a resource."""
         del deadline  # it is the caller's to watch, and nothing here goes on after it
         name = checks.name(request.name)
-        await self._ready.wait()
+        await self._begun()
         known = self._known(name)
         self._still_leads()
         return self._message(known)
@@ -112,7 +116,7 @@ class Leader:
         """Return a page of resources."""
         del deadline
         size = checks.page_size(request.page_size)
-        await self._ready.wait()
+        await self._begun()
         page, is_more = self._view.page(request.page_token, size)
         self._still_leads()
         return pb.ListResourcesReply(
@@ -123,7 +127,7 @@ class Leader:
     async def nodes(self, request: pb.ListNodesRequest, deadline: float) -> pb.ListNodesReply:
         """Return the living Workers."""
         del request, deadline
-        await self._ready.wait()
+        await self._begun()
         self._still_leads()
         return pb.ListNodesReply(nodes=[self._node(worker) for worker in sorted(self._view.nodes)])
 
@@ -141,6 +145,12 @@ class Leader:
                 *(self.token, len(self._view), len(nodes.value), took),
             )
             await Balancer(self._coordinator, self._view, self._fence, self._metrics).run()
+
+    async def _begun(self) -> None:
+        """Wait until the view is filled; nothing is served before."""
+        await self._ready.wait()
+        if self._is_over:
+            raise not_the_leader()
 
     def _still_leads(self) -> None:
         """Raise unless the term goes on: what was read before was then read within it."""

@@ -102,7 +102,7 @@ class Master:
         self._etcd = etcd
         self._leadership = Leadership(settings.status_dir)
         self._metrics = Metrics()
-        self._standing = Standing(self.id, self._leadership, self._begin, step_down=self._step_down)
+        self._standing = Standing(self.id, self._leadership, self._begin)
         self._peers = Peers(self.id, settings.grpc.port)
         router = Router(self._standing, self._peers, self._metrics)
         self._rpc = RpcServer(settings.grpc, router)
@@ -154,9 +154,6 @@ class Master:
     def _begin(self, term: Term) -> Leader:
         fence = Fence(self._etcd, self._leadership, term)
         return Leader(self._etcd, self._settings.registry_prefix, fence, self._metrics)
-
-    def _step_down(self) -> None:
-        self._rpc.send_away()
 
     def _leader_changed(self) -> None:
         seen = self._standing.seen.value

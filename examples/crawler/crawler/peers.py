@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +15,6 @@ from crawler.calls import FORWARDED_BY, SERVED_BY, Call, Reply
 from crawler.problems import from_rpc, unanswered, unreachable
 from crawler.standing import target
 from sidecar.client import LeaderInfo
-from sidecar.election.background import Background
 
 _CONNECT_WITHIN = 0.25
 _OPTIONS = (
@@ -24,20 +26,26 @@ _OPTIONS = (
 )
 
 
+@dataclass(slots=True)
+class _Link:
+    """A channel to one Master, and how many calls use it."""
+
+    address: str
+    channel: grpc.aio.Channel
+    users: int = 0
+
+
 class Peers:
-    """One channel, to the leader; an async context manager."""
+    """The way to the leader; an async context manager."""
 
     def __init__(self, master_id: str, grpc_port: int) -> None:
         self._master_id = master_id
         self._grpc_port = grpc_port
-        self._address = ""
         self._token = 0
-        self._channel: grpc.aio.Channel | None = None
+        self._link: _Link | None = None
         self._running: dict[Any, int] = {}
-        self._tasks = Background()
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(
@@ -46,9 +54,8 @@ class Peers:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._tasks.__aexit__(kind, exc, traceback)
-        if self._channel is not None:
-            await self._channel.close(None)
+        if self._link is not None:
+            await self._link.channel.close(None)
 
     def leader_changed(self, token: int) -> None:
         """Give up calls to earlier leaders that may be sent again; the others wait on."""
@@ -63,7 +70,11 @@ class Peers:
         Raises:
             Problem: what the leader said, or that it could not be asked.
         """
-        channel = await self._connected(leader)
+        async with self._linked(leader) as channel:
+            await _connected(channel, leader.id)
+            return await self._forward(channel, call, leader)
+
+    async def _forward(self, channel: grpc.aio.Channel, call: Call, leader: LeaderInfo) -> Reply:
         method: Any = channel.unary_unary(
             call.operation.method,
             request_serializer=call.operation.request.SerializeToString,
@@ -90,22 +101,34 @@ class Peers:
         finally:
             self._running.pop(running, None)
 
-    async def _connected(self, leader: LeaderInfo) -> grpc.aio.Channel:
-        """Return a channel that is connected: what fails before has certainly not been sent."""
+    @asynccontextmanager
+    async def _linked(self, leader: LeaderInfo) -> AsyncIterator[grpc.aio.Channel]:
+        """Lend the channel to a leader; that of an earlier one is closed by its last user."""
         try:
             address = target(leader, self._grpc_port)
         except ValueError as exc:
             raise unreachable(leader.id) from exc
-        if self._channel is None or address != self._address:
-            if self._channel is not None:
-                self._tasks.start(self._channel.close(None), name=f"leave-{self._address}")
-            self._address = address
-            self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        channel = self._channel
-        if channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
-            try:
-                async with asyncio.timeout(_CONNECT_WITHIN):
-                    await channel.channel_ready()
-            except TimeoutError as exc:
-                raise unreachable(leader.id) from exc
-        return channel
+        link, old = self._link, None
+        if link is None or link.address != address:
+            old, link = link, _Link(address, grpc.aio.insecure_channel(address, options=_OPTIONS))
+            self._link = link
+        if old is not None and not old.users:
+            await old.channel.close(None)
+        link.users += 1
+        try:
+            yield link.channel
+        finally:
+            link.users -= 1
+            if not link.users and link is not self._link:
+                await link.channel.close(None)
+
+
+async def _connected(channel: grpc.aio.Channel, leader: str) -> None:
+    """Wait for a connection: what fails before there is one has certainly not been sent."""
+    if channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY:
+        return
+    try:
+        async with asyncio.timeout(_CONNECT_WITHIN):
+            await channel.channel_ready()
+    except TimeoutError as exc:
+        raise unreachable(leader) from exc

@@ -7,6 +7,7 @@ newer one wrote. What is no such record at all decodes to None and never raises.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -222,8 +223,13 @@ def _spec(document: Mapping[str, object]) -> Spec | None:
         name,
         tuple(url for url in urls if isinstance(url, str)),
         _whole(document, "depth"),
-        float(rate) if isinstance(rate, int | float) and rate > 0 else DEFAULT_RATE,
+        _rate(rate),
     )
+
+
+def _rate(value: object) -> float:
+    is_rate = isinstance(value, int | float) and 0 < value < math.inf
+    return float(value) if is_rate and isinstance(value, int | float) else DEFAULT_RATE
 
 
 def _json(document: Mapping[str, object]) -> bytes:
@@ -245,4 +251,5 @@ def _text(document: Mapping[str, object], name: str) -> str:
 
 def _whole(document: Mapping[str, object], name: str) -> int:
     value = document.get(name)
-    return value if isinstance(value, int) and value >= 0 else 0
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and isinstance(value, int) and value >= 0 else 0

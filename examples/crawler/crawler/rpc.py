@@ -1,8 +1,10 @@
 """The gRPC side: the operations, health and reflection.
 
-gRPC has no way to send away the clients of a server that goes on. So at the end of a term a new
-server takes over the port, and the old one is stopped: that sends GOAWAY on every connection, lets
-what is under way finish, and clients connect anew, through a forwarder to the new leader.
+A client that stayed on its connection would go on asking a Master whose term is over. gRPC has no way
+to send away the clients of a server that goes on, and stopping a server cancels calls that arrive
+meanwhile. So every connection gets its GOAWAY when it is a second old: calls under way finish on it,
+the next one connects anew, through a forwarder to the leader of that moment. Idle clients connect
+when they have something to say.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ from crawler.calls import (
 from crawler.problems import Problem
 from crawler.routing import Router
 from sidecar.addresses import HostPort
-from sidecar.election.background import Background
 from sidecar.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 GRACE = 5.0
 """Seconds that calls under way have to finish when their server is stopped."""
-_OPTIONS = (("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", 1 << 20))
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # or a second Master on this port would go unnoticed
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.max_connection_age_ms", 1000),
+    ("grpc.max_connection_age_grace_ms", 60_000),
+)
 _LAST_TENTH = 0.1
 _LONGEST_WAIT = 60.0
 
@@ -50,14 +56,26 @@ class RpcServer:
         self._where = where
         self._router = router
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._server: grpc.aio.Server | None = None
-        self._tasks = Background()
-        self.port = where.port
+        self._server = grpc.aio.server(options=_OPTIONS)
 
     async def __aenter__(self) -> Self:
-        check_free(self._where)
-        await self._tasks.__aenter__()
-        self._server = await self._started()
+        handlers = {
+            operation.name: grpc.unary_unary_rpc_method_handler(
+                _Handler(operation, self._router).answer, response_serializer=_serialize
+            )
+            for operation in OPERATIONS.values()
+        }
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE, handlers),)
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        try:
+            self._server.add_insecure_port(f"{self._where.host or any_host()}:{self._where.port}")
+        except RuntimeError as exc:
+            raise ConfigError([f"--grpc: cannot listen on {self._where}; give another"]) from exc
+        await self._server.start()
         return self
 
     async def __aexit__(
@@ -67,39 +85,12 @@ class RpcServer:
         traceback: TracebackType | None,
     ) -> None:
         await self._health.enter_graceful_shutdown()
-        if self._server is not None:
-            await self._server.stop(GRACE)
-        await self._tasks.__aexit__(kind, exc, traceback)
+        await self._server.stop(GRACE)
 
     async def ready(self) -> None:
         """Tell health checks that calls are welcome."""
         for service in ("", SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-    def send_away(self) -> None:
-        """Make every client connect anew; what is under way finishes."""
-        self._tasks.start(self._replace(), name="goaway")
-
-    async def _replace(self) -> None:
-        old, self._server = self._server, await self._started()
-        if old is not None:
-            await old.stop(GRACE)
-
-    async def _started(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=_OPTIONS)
-        handlers = {
-            operation.name: grpc.unary_unary_rpc_method_handler(
-                _Handler(operation, self._router), response_serializer=_serialize
-            )
-            for operation in OPERATIONS.values()
-        }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
-        self.port = server.add_insecure_port(f"{self._where.host or any_host()}:{self.port}")
-        await server.start()
-        return server
 
 
 class _Handler:
@@ -109,9 +100,7 @@ class _Handler:
         self._operation = operation
         self._router = router
 
-    async def __call__(
-        self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> Message:
+    async def answer(self, request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Message:
         try:
             call = _call(self._operation, request, context)
             reply = await self._router.route(call)
@@ -143,19 +132,6 @@ def _call(
         to_pass_on(pairs),
         is_forwarded=any(key == FORWARDED_BY for key, _ in pairs),
     )
-
-
-def check_free(where: HostPort) -> None:
-    """Make sure that nobody listens there: gRPC would share the port and say nothing.
-
-    Raises:
-        ConfigError: somebody does, or the address is not ours.
-    """
-    try:
-        socket.create_server((where.host, where.port), family=family(where.host)).close()
-    except OSError as exc:
-        why = (exc.strerror or str(exc)).lower()
-        raise ConfigError([f"--grpc: cannot listen on {where}: {why}"]) from exc
 
 
 def any_host() -> str:

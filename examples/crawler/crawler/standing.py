@@ -45,16 +45,13 @@ class Standing:
         master_id: str,
         leadership: Leadership,
         begin: Callable[[Term], Leader],
-        *,
-        step_down: Callable[[], None],
     ) -> None:
-        """Call `begin` at the start of each term, and `step_down` at its end."""
+        """Call `begin` at the start of each term."""
         self.master_id = master_id
         self.leadership = leadership
         self.seen = Feed(Seen(None, 0))
         self.leader: Leader | None = None
         self._begin = begin
-        self._step_down = step_down
 
     async def first_leader(self) -> LeaderInfo:
         """Wait until somebody has led, for the first time."""
@@ -93,7 +90,6 @@ class Standing:
                     status = await self.leadership.changed(since=status)
             finally:
                 self.leader = None
-                self._step_down()
         return status
 
     def _note(self, status: Status) -> None:

@@ -54,6 +54,7 @@ class View:
         self._revision = 0
         self._told = asyncio.Event()
         self._filled = asyncio.Event()
+        self._is_over = False
         self._watch: asyncio.Timeout | None = None
 
     def __len__(self) -> int:
@@ -96,13 +97,18 @@ class View:
             self.unsettled.set()
         self.nodes = nodes
 
+    def close(self) -> None:
+        """Let nobody wait for a watch that has ended with its term."""
+        self._is_over = True
+        self._told.set()
+
     async def filled(self) -> None:
         """Wait until the store was read for the first time."""
         await self._filled.wait()
 
     async def reached(self, revision: int) -> None:
-        """Wait until a change of a resource at this revision shows."""
-        while self._revision < revision:
+        """Wait until a change of a resource at this revision shows, or the term is over."""
+        while self._revision < revision and not self._is_over:
             try:
                 async with asyncio.timeout(_SILENCE):
                     await self._told.wait()
