@@ -211,8 +211,9 @@ class Member:
                         self._renewals_token = self._token
                         metadata = self._metadata(*_REQUIRE_LEADER)
                         self._renewals = self._keep_alive(metadata=metadata)
-                    await self._renewals.write(pb.LeaseKeepAliveRequest(ID=lease))
-                    reply = await self._renewals.read()
+                    stream = self._renewals  # whoever closes the member in between drops it
+                    await stream.write(pb.LeaseKeepAliveRequest(ID=lease))
+                    reply = await stream.read()
                 return _renewed(reply, lease)
             except BaseException:
                 self._drop_renewals()

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from sidecar.errors import Unavailable
-from sidecar.etcd import EtcdCoordinator
+from sidecar.etcd import Credentials, EtcdCoordinator, parse_endpoints
+from sidecar.etcd.endpoints import Address
+from sidecar.etcd.member import Member
 
 
 @pytest.fixture
@@ -64,3 +66,24 @@ async def test_a_refused_connection_is_told_at_once_and_the_next_endpoint_is_tri
                 await etcd.grant(1, 5, timeout=5)
             assert etcd.width == 2
             assert etcd.current == f"http://127.0.0.1:{silent_port}"
+
+
+async def test_a_member_closed_in_the_middle_of_a_renewal_is_no_answer() -> None:
+    (endpoint,) = parse_endpoints("http://127.0.0.1:1")
+    member = Member(Address(endpoint, "127.0.0.1"), Credentials())
+
+    class Stream:
+        """A stream of renewals that is thrown away while the request is written."""
+
+        def cancel(self) -> None:
+            """Be cancelled, as a whole."""
+
+        async def write(self, request: object) -> None:
+            await member.close()
+
+        async def read(self) -> object:
+            raise asyncio.InvalidStateError("the call is cancelled")  # as grpc.aio's does
+
+    member._keep_alive = lambda **_: Stream()
+    with pytest.raises(Unavailable):
+        await member.prove(1, ())
