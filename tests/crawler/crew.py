@@ -184,7 +184,7 @@ class Crew:
                 name=f"worker-{name}",
                 folder=self.folder,
             )
-            self.workers[name] = Worker(name, child.start() and child)
+            self.workers[name] = Worker(name, child.start())
         wait_until(lambda: set(names) <= set(self.living()), f"{names} are registered", LONG)
 
     def leader(self, after: int = 0) -> Master:

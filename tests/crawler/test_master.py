@@ -130,8 +130,9 @@ async def test_bad_input_is_refused_with_the_name_of_the_field(crew: Crew) -> No
 async def test_garbage_over_grpc_is_an_invalid_argument(crew: Crew) -> None:
     (master,) = crew.start(2)
     async with grpc.aio.insecure_channel(master.target) as channel:
+        method: Any = channel.unary_unary
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await channel.unary_unary("/crawler.CrawlerMaster/AddResource")(b"\xff\xff")
+            await method("/crawler.CrawlerMaster/AddResource")(b"\xff\xff")
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -278,6 +279,7 @@ def test_a_new_leader_finishes_what_the_old_one_left(crew: Crew) -> None:
     crew.cluster.etcdctl("put", keys.assignment("gone", "r1").decode(), "{}")
     crew.workers["a"].child.kill()
     leader.kill()
+    wait_until(lambda: len(crew.living()) == 1, "the killed Worker's lease has ended", LONG)
     wait_until(lambda: crew.is_settled(names), "everything is settled", LONG)
     assert crew.loads() == [6]
 

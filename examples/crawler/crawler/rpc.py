@@ -1,10 +1,10 @@
 """The gRPC side: the operations, health and reflection.
 
-A client that stayed on its connection would go on asking a Master whose term is over. gRPC has no way
-to send away the clients of a server that goes on, and stopping a server cancels calls that arrive
-meanwhile. So every connection gets its GOAWAY when it is a second old: calls under way finish on it,
-the next one connects anew, through a forwarder to the leader of that moment. Idle clients connect
-when they have something to say.
+A client that stayed on its connection would go on asking a Master whose term is over. gRPC cannot
+send away the clients of a server that goes on, and stopping a server cancels calls that arrive
+meanwhile. So every connection gets its GOAWAY when it is a second old: calls under way finish on
+it, the next one connects anew, through a forwarder to the leader of that moment. Idle clients
+connect when they have something to say.
 """
 
 from __future__ import annotations
