@@ -1,5 +1,6 @@
 """Whole Masters with their sidecars on a real etcd: what callers and people see."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -99,6 +100,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"urls": []}, "urls"),
     ({"urls": ["ftp://a.example/"]}, "urls"),
     ({"urls": ["http:///path"]}, "urls"),
+    ({"urls": ["http://a.example/" + "x" * 9000]}, "urls"),
     ({"urls": ["http://a.example:99999/"]}, "urls"),
     ({"depth": 6}, "depth"),
     ({"rate": -1}, "rate"),
@@ -154,6 +156,24 @@ async def test_without_a_leader_calls_wait_until_their_deadline(crew: Crew) -> N
     async with Caller(master.target) as caller:
         assert (await caller.add("late", timeout=LONG)).is_done
     assert set(crew.resources()) == {"late"}
+
+
+async def test_a_master_that_ends_answers_what_waits_for_a_leader(crew: Crew) -> None:
+    (master,) = crew.start(2)
+    store = (f"--election={ELECTION}", f"--endpoints={','.join(crew.cluster.endpoints)}")
+    run_command("pause", *store).check_returncode()
+    try:
+        wait_until(lambda: not master.leadership.is_leader(), "it has stepped down", LONG)
+        async with Caller(master.target) as caller, asyncio.TaskGroup() as group:
+            waiting = group.create_task(caller.add("n", timeout=LONG))
+            while "crawler_calls_under_way 1" not in await asyncio.to_thread(metrics, master):
+                pass
+            ending = group.create_task(asyncio.to_thread(master.master.terminate, LONG))
+            told = await waiting
+            assert await ending == 0
+    finally:
+        run_command("resume", *store).check_returncode()
+    assert told.code is grpc.StatusCode.UNAVAILABLE, told
 
 
 def test_connections_of_a_term_that_is_over_are_sent_away(crew: Crew) -> None:
@@ -282,6 +302,10 @@ def test_a_new_leader_finishes_what_the_old_one_left(crew: Crew) -> None:
     wait_until(lambda: len(crew.living()) == 1, "the killed Worker's lease has ended", LONG)
     wait_until(lambda: crew.is_settled(names), "everything is settled", LONG)
     assert crew.loads() == [6]
+
+
+def metrics(master: Master) -> str:
+    return master.request("GET", "/metrics").text
 
 
 def connect(master: Master) -> "contextlib.closing[http.client.HTTPConnection]":

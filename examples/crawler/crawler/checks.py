@@ -12,7 +12,7 @@ from crawler.records import DEFAULT_RATE, Spec
 
 LONGEST_NAME = 253  # bytes
 MOST_URLS = 16
-LONGEST_URL = 2048
+LONGEST_URLS = 8 * 1024  # bytes, all together: dozens of resources go into one transaction
 DEEPEST = 5
 FASTEST = 100.0
 LARGEST_PAGE = 1000
@@ -33,6 +33,8 @@ def spec(message: pb.ResourceSpec) -> Spec:
         raise invalid("urls", "give at least one URL to begin with")
     if len(message.urls) > MOST_URLS:
         raise invalid("urls", f"{len(message.urls)} URLs are too many; give at most {MOST_URLS}")
+    if sum(len(url.encode()) for url in message.urls) > LONGEST_URLS:
+        raise invalid("urls", f"are too long; give at most {LONGEST_URLS} bytes together")
     for url in message.urls:
         _check_url(url)
     if message.depth > DEEPEST:
@@ -75,5 +77,5 @@ def _check_url(url: str) -> None:
         is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_good = False
-    if not is_good or not url.isprintable() or " " in url or len(url) > LONGEST_URL:
+    if not is_good or not url.isprintable() or " " in url:
         raise invalid("urls", f"{url[:80]!r} is no http:// or https:// URL")

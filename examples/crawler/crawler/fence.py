@@ -12,12 +12,12 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from crawler.problems import not_the_leader, unanswered
+from crawler.problems import not_the_leader, refused, unanswered
 from sidecar.client import Leadership, Term
 from sidecar.core.store import Delete, Guard, KeyValue, Put, Range, Txn, Unchanged
 from sidecar.election import Coordinator
 from sidecar.election.backoff import Backoff
-from sidecar.errors import Unavailable
+from sidecar.errors import Rejected, Unavailable
 
 _TRY_WITHIN = 2.0
 
@@ -72,7 +72,7 @@ class Fence:
             deadline: of the event loop's clock.
 
         Raises:
-            Problem: the term is over, or the store did not answer in time.
+            Problem: the term is over, the store did not answer in time, or refuses the write.
         """
         conditions: list[Guard | Unchanged] = [self._guard, *unchanged]
         txn = Txn(tuple(conditions), tuple(then), (Range(self._key), Range(read)))
@@ -90,6 +90,8 @@ class Fence:
                 is_untouched = False
                 await backoff.wait()
                 continue
+            except Rejected as exc:
+                raise refused(exc) from exc
             if reply.succeeded:
                 return Written(True, reply.header.revision)
             leader, found = reply.ranges

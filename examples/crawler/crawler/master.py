@@ -26,7 +26,7 @@ from crawler.master_metrics import Metrics
 from crawler.peers import Peers
 from crawler.registry import Registry
 from crawler.routing import Router
-from crawler.rpc import RpcServer
+from crawler.rpc import GRACE, RpcServer
 from crawler.standing import Standing
 from crawler.store_options import StoreOptions, coordinator, store_options
 from crawler.web import Web, WebServer
@@ -104,9 +104,9 @@ class Master:
         self._metrics = Metrics()
         self._standing = Standing(self.id, self._leadership, self._begin)
         self._peers = Peers(self.id, settings.grpc.port)
-        router = Router(self._standing, self._peers, self._metrics)
-        self._rpc = RpcServer(settings.grpc, router)
-        self._web = Web(router, self._leadership, self._metrics)
+        self._router = Router(self._standing, self._peers, self._metrics)
+        self._rpc = RpcServer(settings.grpc, self._router)
+        self._web = Web(self._router, self._leadership, self._metrics)
         self._http = WebServer(settings.http, self._web, self._leadership)
         self._standing.seen.listen(self._leader_changed)
 
@@ -128,6 +128,7 @@ class Master:
                     log.info("stopping")
                     opening.cancel()
                     self._web.is_ready = False
+                    self._router.end_within(GRACE * 0.9)  # each with an answer
                     self._http.stop()
                 standing.cancel()
                 printing.cancel()

@@ -25,6 +25,11 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.busy = Gauge(
+            "crawler_calls_under_way",
+            "Calls that are being carried out, passed on, or wait for a leader.",
+            registry=self.registry,
+        )
         self.leads = Gauge(
             "crawler_master_leads", "1 while this Master leads.", registry=self.registry
         )

@@ -10,6 +10,8 @@ from typing import Any
 
 import grpc
 
+from sidecar.errors import Rejected, StoreFull
+
 FIELD = "crawler-field"
 UNTOUCHED = "crawler-untouched"
 """Trailing metadata: the field that is wrong; and that the call has certainly changed nothing."""
@@ -22,6 +24,7 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 507,
 }
 
 
@@ -106,6 +109,13 @@ def overdue() -> Problem:
     """Return the problem of a call that was still being carried out at its deadline."""
     message = "the deadline has passed; the call may have taken effect"
     return Problem(grpc.StatusCode.DEADLINE_EXCEEDED, message, is_untouched=False)
+
+
+def refused(error: Rejected) -> Problem:
+    """Return the problem of a write that etcd does not take, whoever asks."""
+    is_full = isinstance(error, StoreFull)
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if is_full else grpc.StatusCode.INTERNAL
+    return Problem(code, f"etcd refuses to write: {error}")
 
 
 def from_rpc(error: grpc.aio.AioRpcError, leader: str) -> Problem:

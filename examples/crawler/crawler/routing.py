@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import AsyncIterator
 
 from crawler import checks
 from crawler import crawler_pb2 as pb
@@ -28,6 +29,13 @@ class Router:
         self._standing = standing
         self._peers = peers
         self._metrics = metrics
+        self._limits: set[asyncio.Timeout] = set()
+
+    def end_within(self, seconds: float) -> None:
+        """Let no call that is here now wait longer than this."""
+        end = asyncio.get_running_loop().time() + seconds
+        for limit in (limit for limit in self._limits if not limit.expired()):
+            limit.reschedule(min(end, limit.when() or end))
 
     async def route(self, call: Call) -> Reply:
         """Carry a call out or have it carried out.
@@ -37,7 +45,7 @@ class Router:
         """
         name = call.operation.name
         by, code = "none", "OK"
-        with self._metrics.seconds.labels(name).time():
+        with self._metrics.seconds.labels(name).time(), self._metrics.busy.track_inprogress():
             try:
                 prepare(call)
                 reply = await self._until_done(call)
@@ -52,7 +60,7 @@ class Router:
     async def _until_done(self, call: Call) -> Reply:
         problem = overdue()
         try:
-            async with asyncio.timeout_at(call.deadline):
+            async with self._limited(call):
                 while True:
                     seen = self._standing.seen.version
                     try:
@@ -64,6 +72,15 @@ class Router:
                     problem = overdue()
         except TimeoutError:
             raise problem from None
+
+    @contextlib.asynccontextmanager
+    async def _limited(self, call: Call) -> AsyncIterator[None]:
+        async with asyncio.timeout_at(call.deadline) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
 
     def _check_again(self, call: Call, problem: Problem) -> None:
         """Raise the problem unless the call may be tried again, here or elsewhere."""

@@ -167,7 +167,7 @@ class View:
         bisect.insort(self._names, name)
         self._known[name] = Known(resource, kv.mod_revision)
         self._loads[resource.worker] += 1
-        if resource.worker not in self.nodes:
+        if self.nodes and resource.worker not in self.nodes:
             self.unsettled.set()
 
     def _drop(self, key: bytes) -> None:
