@@ -65,6 +65,7 @@ class Candidate(SteppingDown):
             may_resume: whether to take it up again; else its lease is ended.
         """
         self.observer.listen(self._wake)
+        self.observer.listen_to_answers(self._tell)
         async with self.observer, self._tasks:
             self._tasks.start(self._tell_in_time(), name="candidate-clock")
             self._tasks.start(self._note_terms(), name="candidate-history")

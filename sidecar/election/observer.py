@@ -30,7 +30,7 @@ from sidecar.errors import CoordinatorError, PermissionDenied, Rejected, Unavail
 log = logging.getLogger(__name__)
 
 
-_PROBE_EVERY = 2.0
+PROBE_EVERY = 2.0
 """Seconds without any answer after which the observer asks for one, to find a dead endpoint."""
 
 _REREAD_EVERY = 50.0
@@ -54,6 +54,7 @@ class Observer:
         coordinator: the store.
         name: the election's name.
         reread_every: seconds between two reads of the whole range, jittered.
+        probe_every: seconds without any answer after which it asks for one.
 
     Raises:
         ValueError: the name cannot be an election's.
@@ -69,6 +70,7 @@ class Observer:
         contact: Contact | None = None,
         rng: random.Random | None = None,
         reread_every: float = _REREAD_EVERY,
+        probe_every: float = PROBE_EVERY,
     ) -> None:
         self.layout = Layout(name)
         self.replica = QueueReplica(self.layout)
@@ -79,7 +81,9 @@ class Observer:
         self._contact = contact or Contact(clock or SystemClock(), self._meter)
         self._rng = rng or random.SystemRandom()
         self._reread_every = reread_every
+        self._probe_every = probe_every
         self._listeners: list[Callable[[], None]] = []
+        self._on_answer: list[Callable[[], None]] = []
         self._synced = asyncio.Event()
         self._looked = asyncio.Event()
         self._refusal: Rejected | None = None
@@ -133,6 +137,10 @@ class Observer:
         """Call `listener` after every change of the replica; return what undoes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def listen_to_answers(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when a silent store has answered: it is not out of reach."""
+        self._on_answer.append(listener)
 
     def compare(self, found: Mapping[bytes, KeyValue | None], revision: int) -> None:
         """Hold what a linearizable read at `revision` has shown against the replica.
@@ -228,17 +236,19 @@ class Observer:
     async def _probe(self) -> None:
         """Find a dead endpoint also while nobody renews a lease on it."""
         while True:
-            await asyncio.sleep(_PROBE_EVERY * self._rng.uniform(0.8, 1.0))
-            if self._contact.silent_for() < _PROBE_EVERY:
+            await asyncio.sleep(self._probe_every * self._rng.uniform(0.8, 1.0))
+            if self._contact.silent_for() < self._probe_every:
                 continue
             try:
                 await self._coordinator.read(
-                    self.layout.pause, self.layout.pause + b"\0", timeout=_PROBE_EVERY
+                    self.layout.pause, self.layout.pause + b"\0", timeout=PROBE_EVERY
                 )
             except CoordinatorError as exc:
                 self._contact.failed("probe", exc)
             else:
                 self._contact.answered()
+                for listener in self._on_answer:
+                    listener()
 
     async def _reread_if_possible(self) -> None:
         try:

@@ -25,7 +25,7 @@ from sidecar.election.config import CandidateConfig, initial_state
 from sidecar.election.contact import Contact
 from sidecar.election.election import Election
 from sidecar.election.feed import Feed
-from sidecar.election.observer import Observer
+from sidecar.election.observer import PROBE_EVERY, Observer
 from sidecar.election.ports import (
     Clock,
     Coordinator,
@@ -85,6 +85,8 @@ class SteppingDown(Wishes):
             contact=self.contact,
             rng=self._rng,
             reread_every=10 * config.ttl,
+            # Twice in the time after which a silent store counts as out of reach, and more.
+            probe_every=min(PROBE_EVERY, config.ttl / 3),
         )
         self.state = state or Feed(initial_state(config, self._clock))
         self._least_token = config.least_token

@@ -245,6 +245,16 @@ def test_an_observer_holds_no_key_and_tells_who_leads(sim: Simulation) -> None:
     assert o.state.role is Role.OBSERVER
 
 
+def test_an_observer_of_a_quiet_election_goes_on_telling_who_leads(sim: Simulation) -> None:
+    Sidecar(sim, ttl=2.0).start().until_it_leads()
+    o = Sidecar(sim, "o", priority=0, ttl=2.0).start()
+    sim.run(2.0)
+    told = len(o.told)
+    sim.run(60.0)
+    assert [state.link for _, state in o.told[told:] if state.link is not Link.CONNECTED] == []
+    assert o.state.leader is not None
+
+
 def test_a_restored_store_with_smaller_tokens_is_not_acted_on(sim: Simulation) -> None:
     put_waiters(sim, 3)
     early = sim.etcd.revision
