@@ -18,8 +18,8 @@ from crawler.peers import Peers
 from crawler.problems import Problem, no_leader, not_the_leader, overdue
 from crawler.standing import Standing
 
-_AGAIN = 0.05
-"""Seconds until the next try where no change of the leader wakes us sooner."""
+_AGAIN, _AGAIN_AT_MOST = 0.05, 0.5
+"""Seconds until the next try, doubling, where no change of the leader wakes us sooner."""
 
 
 class Router:
@@ -58,7 +58,7 @@ class Router:
         return reply
 
     async def _until_done(self, call: Call) -> Reply:
-        problem = overdue()
+        problem, pause = overdue(), _AGAIN
         try:
             async with self._limited(call):
                 while True:
@@ -68,7 +68,8 @@ class Router:
                     except Problem as exc:
                         self._check_again(call, exc)
                         problem = exc
-                    await self._changed(seen)
+                    is_news = await self._changed(seen, pause)
+                    pause = _AGAIN if is_news else min(2 * pause, _AGAIN_AT_MOST)
                     problem = overdue()
         except TimeoutError:
             raise problem from None
@@ -103,10 +104,13 @@ class Router:
             raise no_leader()
         return await self._peers.forward(call, status.leader)
 
-    async def _changed(self, seen: int) -> None:
+    async def _changed(self, seen: int, within: float) -> bool:
+        """Wait for a change of the leader, and say whether there was one."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_AGAIN):
+            async with asyncio.timeout(within):
                 await self._standing.seen.changed(seen)
+                return True
+        return False
 
 
 def prepare(call: Call) -> None:

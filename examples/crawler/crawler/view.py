@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import bisect
 import contextlib
+import heapq
+import itertools
 import logging
 import random
 from collections import Counter
@@ -25,8 +27,8 @@ from sidecar.errors import CoordinatorError
 log = logging.getLogger(__name__)
 
 _READ_WITHIN = 5.0
-_SILENCE = 1.0
-"""Seconds after which a watch that has not told of a known change is given up."""
+_SILENCE = 2.0
+"""Seconds after which a watch is given up that has told nothing, and not of a known change."""
 
 START = keys.RESOURCES.encode()
 END = keys.prefix_end(START)
@@ -52,7 +54,11 @@ class View:
         self._loads: Counter[str] = Counter()
         self._reserved: Counter[str] = Counter()
         self._revision = 0
-        self._told = asyncio.Event()
+        self._heard_at = 0.0
+        # Woken one by one, each by its own revision: with hundreds of calls at once, all of them at
+        # every change was more work than the changes.
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
         self._filled = asyncio.Event()
         self._is_over = False
         self._watch: asyncio.Timeout | None = None
@@ -100,7 +106,7 @@ class View:
     def close(self) -> None:
         """Let nobody wait for a watch that has ended with its term."""
         self._is_over = True
-        self._told.set()
+        self._tell(self._revision)
 
     async def filled(self) -> None:
         """Wait until the store was read for the first time."""
@@ -108,14 +114,15 @@ class View:
 
     async def reached(self, revision: int) -> None:
         """Wait until a change of a resource at this revision shows, or the term is over."""
+        loop = asyncio.get_running_loop()
         while self._revision < revision and not self._is_over:
+            told = loop.create_future()
+            heapq.heappush(self._waiting, (revision, next(self._numbers), told))
             try:
                 async with asyncio.timeout(_SILENCE):
-                    await self._told.wait()
+                    await told
             except TimeoutError:
-                log.warning("watch is silent, reading again revision=%d", revision)
-                if self._watch is not None:
-                    self._watch.reschedule(asyncio.get_running_loop().time())
+                self._doubt_watch(loop.time())
 
     async def follow(self) -> None:
         """Keep it true, across outages of etcd, until cancelled."""
@@ -179,5 +186,15 @@ class View:
 
     def _tell(self, revision: int) -> None:
         self._revision = revision
-        self._told.set()
-        self._told = asyncio.Event()
+        self._heard_at = asyncio.get_running_loop().time()
+        while self._waiting and (self._waiting[0][0] <= revision or self._is_over):
+            _, _, told = heapq.heappop(self._waiting)
+            if not told.done():
+                told.set_result(None)
+
+    def _doubt_watch(self, now: float) -> None:
+        """Give a watch up that has told nothing while there was something to tell."""
+        if self._watch is not None and now - self._heard_at > _SILENCE:
+            log.warning("watch is silent, reading again revision=%d", self._revision)
+            self._watch.reschedule(now)
+            self._watch = None
