@@ -80,9 +80,12 @@ class Web:
         return endpoint
 
     def _sending_away(self, request: Request, answer: Response) -> Response:
-        """Close a connection of a term that is over: the next one may reach the new leader."""
-        opened = request.state.token
-        if opened and opened != self._leadership.token:
+        """Close a connection that is older than the term: a new one may reach the new leader.
+
+        Also on a Master that did not lead when it was opened: a forwarder may have led here while
+        the leader before was still stepping down.
+        """
+        if request.state.token != term_of(self._leadership):
             answer.headers["connection"] = "close"
         return answer
 
@@ -109,11 +112,11 @@ class WebServer:
         self.port: int = self._listener.getsockname()[1]
 
         class Protocol(H11Protocol):
-            """Knows in which term of this Master a connection was opened."""
+            """Knows in whose term a connection was opened."""
 
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
-                self.app_state = {**self.app_state, "token": leadership.token or 0}
+                self.app_state = {**self.app_state, "token": term_of(leadership)}
 
         self._server = _Server(
             uvicorn.Config(
@@ -137,6 +140,12 @@ class WebServer:
     def stop(self) -> None:
         """Stop listening, let what is under way finish, then return from `run`."""
         self._server.should_exit = True
+
+
+def term_of(leadership: Leadership) -> int:
+    """Return the fencing token of whoever leads, 0 while nobody does."""
+    leader = leadership.leader
+    return leader.token if leader is not None else 0
 
 
 class _Server(uvicorn.Server):
