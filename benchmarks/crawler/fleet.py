@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -153,6 +153,7 @@ class Fleet:
         }
         self.workers = [_worker(number, endpoints, ttl, folder) for number in range(workers)]
         self._stack = ExitStack()
+        self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -174,6 +175,7 @@ class Fleet:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+        self._runner.close()
 
     @property
     def follower(self) -> Pair:
@@ -199,11 +201,20 @@ class Fleet:
     def handover(self) -> None:
         """Have the leader hand over to the next in the queue; return when that leads."""
 
-        async def ask() -> None:
-            async with EtcdCoordinator(self.endpoint) as etcd:
-                await Commands(etcd, ELECTION, within=_SLOW_MACHINE).handover()
+        async def ask(etcd: EtcdCoordinator) -> None:
+            await Commands(etcd, ELECTION, within=_SLOW_MACHINE).handover()
 
-        asyncio.run(ask())
+        self.ask(ask)
+
+    def ask(self, work: Callable[[EtcdCoordinator], Coroutine[Any, Any, T]]) -> T:
+        """Have something done in etcd."""
+
+        async def connected() -> T:
+            async with EtcdCoordinator(self.endpoint) as etcd:
+                return await work(etcd)
+
+        # One loop for all of it: what gRPC leaves running in a loop outlives the loop.
+        return self._runner.run(connected())
 
 
 def _eventually(condition: Callable[[], T], what: str) -> T:

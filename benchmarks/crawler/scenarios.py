@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -137,12 +138,12 @@ def scale(
 ) -> Scale:
     """Add many resources through a Master that follows, then change the leader."""
     with Fleet(cluster, folder, ttl=5.0, workers=workers) as fleet:
-        start = begin(fleet.endpoint)
+        start = fleet.ask(begin)
         with Load(fleet.follower.http, "scale", folder, users=_ADDERS, limit=resources) as load:
             load.wait(600.0)
             told = list(load.told)
         took = max(one.at for one in told) - min(one.sent for one in told)
-        verdict = judge(fleet.endpoint, told, start)
+        verdict = fleet.ask(partial(judge, told=told, start=start))
         with Load(fleet.follower.http, "probe", folder, users=1) as probe:
             probe.wait_for_more(_SOME)
             fleet.handover()
@@ -166,7 +167,7 @@ def _runs(
     host = fleet.follower.forwarded if through == "forwarder" else fleet.follower.http
     while found.changes < count:
         wipe(cluster)
-        start = begin(fleet.endpoint)
+        start = fleet.ask(begin)
         with Load(host, f"run{found.changes}", folder, rate=rate) as load:
             load.wait_for_more(_SOME)
             for _ in range(min(PER_RUN, count - found.changes)):
@@ -175,7 +176,7 @@ def _runs(
                 load.wait_for_more(int(rate * _SETTLED))
                 fleet.wait_for_line()
             load.stop()
-        verdict = judge(fleet.endpoint, load.told, start)
+        verdict = fleet.ask(partial(judge, told=load.told, start=start))
         found.add(load.told, load.errors(), verdict)
         print(
             f"  {found.changes} of {count}: {found.acknowledged} acknowledged, "

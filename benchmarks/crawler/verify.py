@@ -54,27 +54,17 @@ class Start:
     candidates: dict[bytes, int]
 
 
-def begin(endpoint: str) -> Start:
+async def begin(etcd: EtcdCoordinator) -> Start:
     """Note where a run begins."""
-
-    async def look() -> Start:
-        start = f"{ELECTION}/".encode()
-        async with asyncio.timeout(_WITHIN), EtcdCoordinator(endpoint) as etcd:
-            reply = await etcd.read(start, keys.prefix_end(start), timeout=_WITHIN)
-        candidates = {kv.key: kv.create_revision for kv in reply.kvs}
-        return Start(reply.header.revision, candidates)
-
-    return asyncio.run(look())
+    start = f"{ELECTION}/".encode()
+    reply = await etcd.read(start, keys.prefix_end(start), timeout=_WITHIN)
+    return Start(reply.header.revision, {kv.key: kv.create_revision for kv in reply.kvs})
 
 
-def judge(endpoint: str, told: Sequence[Told], start: Start) -> Verdict:
+async def judge(etcd: EtcdCoordinator, told: Sequence[Told], start: Start) -> Verdict:
     """Judge a run; its load must have ended."""
-    return asyncio.run(_judge(endpoint, told, start))
-
-
-async def _judge(endpoint: str, told: Sequence[Told], start: Start) -> Verdict:
     root = keys.ROOT.encode()
-    async with asyncio.timeout(_WITHIN), EtcdCoordinator(endpoint) as etcd:
+    async with asyncio.timeout(_WITHIN):
         reply = await etcd.read(root, keys.prefix_end(root), timeout=_WITHIN)
         history = await _history(etcd, start.revision)
     records = {kv.key: kv for kv in reply.kvs}
