@@ -83,12 +83,6 @@ proto: $(STAMP) ## the generated messages (*_pb2.py) from the .proto files
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto
 	cd examples/crawler && ../../$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. crawler/crawler.proto
 
-# Bounded forms of these are in `make test`.
-.PHONY: crawler-faults
-crawler-faults: $(STAMP) ## the crawler under load: 100 handovers, 50 kills, 20 freezes, 10,000 resources
-	CRAWLER_HANDOVERS=100 CRAWLER_KILLS=50 CRAWLER_FREEZES=20 CRAWLER_RATE=200 CRAWLER_MANY=10000 CRAWLER_WORKERS=20 \
-		CRAWLER_IN_TIME=1 $(PY) -m pytest --log-cli-level=INFO tests/crawler/test_faults.py
-
 .PHONY: bench
 bench: $(STAMP) ## the measured figures of the README, as a table and as JSON
 	$(PY) -m benchmarks

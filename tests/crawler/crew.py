@@ -25,7 +25,16 @@ TTL = 3
 class Master:
     """One Master and its sidecar, which are frozen and killed together."""
 
-    def __init__(self, number: int, etcd: str, folder: Path, sidecar: Sequence[object]) -> None:
+    def __init__(
+        self,
+        number: int,
+        etcd: str,
+        folder: Path,
+        sidecar: Sequence[object] = (),
+        *,
+        bridge: str | None = None,
+    ) -> None:
+        """Describe both; `bridge` is another way to the store, for the Master alone."""
         self._http = ReservedPort()
         self._grpc = ReservedPort()
         self.grpc_port = self._grpc.number
@@ -60,7 +69,7 @@ class Master:
                 f"--http={LOOPBACK}:{self._http.number}",
                 f"--grpc={LOOPBACK}:{self.grpc_port}",
                 f"--status-dir={status_dir}",
-                f"--etcd={etcd}",
+                f"--etcd={bridge or etcd}",
                 f"--ttl={TTL}",
                 "--print-leader-every=500ms",
             ],
@@ -165,10 +174,12 @@ class Crew:
             assert not wrong, "\n".join(wrong)
 
     def start(
-        self, *numbers: int, sidecar: Sequence[object] = (), etcd: str | None = None
+        self, *numbers: int, sidecar: Sequence[object] = (), bridge: str | None = None
     ) -> list[Master]:
-        """Start Masters, the first of which leads; `etcd` is another way to the store."""
-        made = [Master(number, etcd or self._etcd, self.folder, sidecar) for number in numbers]
+        """Start Masters, the first of which leads; for `bridge` see `Master`."""
+        made = [
+            Master(number, self._etcd, self.folder, sidecar, bridge=bridge) for number in numbers
+        ]
         self.masters += made
         for master in made:
             master.start().wait_ready()

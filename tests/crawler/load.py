@@ -91,6 +91,7 @@ class Load:
         self._targets = targets
         self._rate = rate
         self._timeout = timeout
+        self._begun = 0
         self._stop = asyncio.Event()
         self._running = asyncio.TaskGroup()
 
@@ -107,6 +108,11 @@ class Load:
     def done(self) -> list[str]:
         """The names that were acknowledged."""
         return [told.name for told in self.told if told.is_done]
+
+    @property
+    def outstanding(self) -> int:
+        """How many calls are waiting for their end."""
+        return self._begun - len(self.told)
 
     @property
     def failed(self) -> list[Told]:
@@ -146,4 +152,5 @@ class Load:
                 await caller.__aexit__()
 
     async def _one(self, caller: Caller, name: str) -> None:
+        self._begun += 1
         self.told.append(await caller.add(name, timeout=self._timeout))

@@ -89,7 +89,7 @@ async def leading(crew: Crew) -> AsyncIterator[Leader]:
 
 async def follower(crew: Crew) -> Master:
     """Return a Master behind that leader; this thread must go on serving meanwhile."""
-    master = Master(2, ",".join(crew.cluster.endpoints), crew.folder, ())
+    master = Master(2, ",".join(crew.cluster.endpoints), crew.folder)
     crew.masters.append(master)
     master.start()
     await asyncio.to_thread(master.wait_ready)

@@ -111,15 +111,8 @@ class Balancer:
             start, keys.prefix_end(start), timeout=_WITHIN, keys_only=True
         )
         found = (keys.assignment_of(kv.key) for kv in reply.kvs)
-        wrong = [
-            repair
-            for repair in repairs(placement, [pair for pair in found if pair is not None])
-            if self._is_wrong_still(repair)
-        ]
-        done = [await self._mend(repair) for repair in wrong]
-        if wrong:
-            log.warning("assignments mended=%d of=%d", sum(done), len(wrong))
-        return all(done)
+        wrong = repairs(placement, [pair for pair in found if pair is not None])
+        return all([await self._mend(repair) for repair in wrong])
 
     def _is_wrong_still(self, repair: Repair) -> bool:
         known = self._view.get(repair.resource)
@@ -141,6 +134,8 @@ class Balancer:
             read=key,
             deadline=self._deadline(),
         )
+        if written.is_done:
+            log.warning("assignment mended worker=%s resource=%s", repair.worker, repair.resource)
         return written.is_done
 
     def _deadline(self) -> float:

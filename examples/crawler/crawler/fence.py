@@ -28,11 +28,13 @@ class Written(NamedTuple):
     Attributes:
         is_done: False when a condition did not hold; then nothing was written.
         revision: of the store, which is that of the write when there was one.
+        is_repeated: whether an earlier try of it went unanswered, and may have been done.
         found: what `read` holds when a condition did not hold; None when it is absent.
     """
 
     is_done: bool
     revision: int
+    is_repeated: bool = False
     found: KeyValue | None = None
 
 
@@ -93,8 +95,9 @@ class Fence:
             except Rejected as exc:
                 raise refused(exc) from exc
             if reply.succeeded:
-                return Written(True, reply.header.revision)
+                return Written(True, reply.header.revision, not is_untouched)
             leader, found = reply.ranges
             if [kv.create_revision for kv in leader] != [self.token]:
                 raise not_the_leader(is_untouched=is_untouched)
-            return Written(False, reply.header.revision, found[0] if found else None)
+            kv = found[0] if found else None
+            return Written(False, reply.header.revision, not is_untouched, kv)

@@ -95,11 +95,12 @@ class Leader:
                 read=key,
                 deadline=deadline,
             )
-            if not written.is_done and written.found is None:
-                raise not_found(name)
             await self._catch_up(written)
-            if written.is_done:
+            is_gone = not written.is_done and written.found is None
+            if written.is_done or (is_gone and written.is_repeated):
                 return pb.DeleteResourceReply()
+            if is_gone:
+                raise not_found(name)
 
     async def get(self, request: pb.GetResourceRequest, deadline: float) -> pb.Resource:
         """Return a resource."""
