@@ -12,8 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import click
@@ -23,6 +22,7 @@ from crawler.calls import OPERATIONS
 from crawler.fence import Fence
 from crawler.leader import Leader
 from crawler.master_metrics import Metrics
+from crawler.master_settings import MasterSettings
 from crawler.peers import Peers
 from crawler.registry import Registry
 from crawler.routing import Router
@@ -30,76 +30,34 @@ from crawler.rpc import GRACE, RpcServer
 from crawler.standing import Standing
 from crawler.store_options import StoreOptions, coordinator, store_options
 from crawler.web import Web, WebServer
-from sidecar.addresses import HostPort, parse_listen
+from sidecar.addresses import HostPort
 from sidecar.client import Leadership, Term
 from sidecar.errors import ConfigError
 from sidecar.etcd import EtcdCoordinator
 from sidecar.outputs.logs import configure
-from sidecar.values import parse_directory, parse_duration
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _USAGE = 2
-_LEAST_TTL = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class MasterSettings:
-    """What a Master is told.
-
-    Attributes:
-        ttl: seconds; of the lease that keeps it in the registry.
-        print_every: seconds between two lines that say who leads.
-    """
-
-    number: str
-    http: HostPort
-    grpc: HostPort
-    status_dir: Path
-    registry_prefix: str
-    ttl: float
-    print_every: float
-
-    @classmethod
-    def read(cls, given: dict[str, str]) -> MasterSettings:
-        """Check the texts of the options, by their names.
-
-        Raises:
-            ConfigError: with all problems, each naming its option.
-        """
-        problems: list[str] = []
-
-        def value(name: str, parse: Callable[[str], T], default: T) -> T:
-            try:
-                return parse(given[name])
-            except ValueError as exc:
-                problems.append(f"--{name}: {exc}")
-                return default
-
-        settings = cls(
-            number=value("id", _parse_number, ""),
-            http=value("http", parse_listen, HostPort("", 0)),
-            grpc=value("grpc", parse_listen, HostPort("", 0)),
-            status_dir=value("status-dir", parse_directory, Path()),
-            registry_prefix=given["registry-prefix"],
-            ttl=value("ttl", _parse_ttl, 0.0),
-            print_every=value("print-leader-every", _parse_positive, 0.0),
-        )
-        if problems:
-            raise ConfigError(problems)
-        return settings
 
 
 class Master:
     """A Master's parts, put together."""
 
-    def __init__(self, settings: MasterSettings, etcd: EtcdCoordinator) -> None:
+    def __init__(
+        self, settings: MasterSettings, etcd: EtcdCoordinator, registry_etcd: EtcdCoordinator
+    ) -> None:
+        """Take two ways to one store.
+
+        A renewal of the registry's lease gives up soon, and its connection with it; that of the
+        data must not suffer from it.
+        """
         self.id = identity.master_id(settings.number, settings.grpc.port)
         self._settings = settings
         self._etcd = etcd
+        self._registry_etcd = registry_etcd
         self._leadership = Leadership(settings.status_dir)
         self._metrics = Metrics()
         self._standing = Standing(self.id, self._leadership, self._begin)
@@ -114,6 +72,7 @@ class Master:
         """Serve until told to stop; then finish what is under way, within a few seconds."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._etcd)
+            await stack.enter_async_context(self._registry_etcd)
             await stack.enter_async_context(self._registry())
             await stack.enter_async_context(self._peers)
             async with asyncio.TaskGroup() as group:
@@ -136,7 +95,7 @@ class Master:
     def _registry(self) -> Registry:
         settings, host = self._settings, identity.host()
         return Registry(
-            self._etcd,
+            self._registry_etcd,
             settings.registry_prefix,
             keys.MASTER_SERVICE,
             self.id,
@@ -162,33 +121,18 @@ class Master:
             self._peers.leader_changed(seen.leader.token)
 
 
-async def run(settings: MasterSettings, etcd: EtcdCoordinator) -> None:
-    """Run a Master until SIGTERM or SIGINT."""
+async def run(settings: MasterSettings, store: StoreOptions) -> None:
+    """Run a Master until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: the store's options cannot work; or (in a group) an address is taken.
+    """
+    etcd, registry_etcd = coordinator(store), coordinator(store)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Master(settings, etcd).run(stop)
-
-
-def _parse_number(text: str) -> str:
-    if not (text.isascii() and text.isalnum()):
-        raise ValueError(f"{text!r} is no Master's number; give digits or letters, such as 2")
-    return text
-
-
-def _parse_positive(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds <= 0:
-        raise ValueError(f"{text!r} is too short; give more than 0")
-    return seconds
-
-
-def _parse_ttl(text: str) -> float:
-    ttl = parse_duration(text)
-    if ttl < _LEAST_TTL:
-        raise ValueError(f"{text!r} is too short for a lease; give {_LEAST_TTL:g}s or more")
-    return ttl
+    await Master(settings, etcd, registry_etcd).run(stop)
 
 
 def _option(name: str, metavar: str, text: str, default: str = "") -> Callable[[F], F]:
@@ -226,9 +170,8 @@ def command(*, print_id: bool, log_level: str, **given: str | None) -> None:
     if print_id:
         click.echo(identity.master_id(settings.number, settings.grpc.port))
         return
-    etcd = coordinator(store)
     configure("text", log_level)
-    asyncio.run(run(settings, etcd))
+    asyncio.run(run(settings, store))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from crawler.records import Node, Resource
 from sidecar.core.store import Batch, KeyValue
 from sidecar.election import Coordinator
 from sidecar.election.backoff import Backoff
-from sidecar.errors import CoordinatorError
+from sidecar.errors import Compacted, CoordinatorError
 
 log = logging.getLogger(__name__)
 
@@ -125,15 +125,26 @@ class View:
                 self._doubt_watch(loop.time())
 
     async def follow(self) -> None:
-        """Keep it true, across outages of etcd, until cancelled."""
+        """Keep it true, across outages of etcd, until cancelled.
+
+        A watch that is lost goes on where it was: to read everything again would cost most when
+        there is least time for it.
+        """
         backoff = Backoff(random.SystemRandom())
+        is_read = False
         while True:
+            heard_at = self._heard_at
             try:
-                await self._read()
-                backoff.reset()
+                if not is_read:
+                    await self._read()
+                    is_read = True
                 await self._apply_until_silent()
+                is_read = False
             except CoordinatorError as exc:
-                log.info("watch lost, reading again error=%s", exc)
+                if self._heard_at != heard_at:
+                    backoff.reset()
+                is_read = is_read and not isinstance(exc, Compacted)
+                log.info("watch lost error=%s", exc)
                 await backoff.wait()
 
     async def _read(self) -> None:
