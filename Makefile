@@ -87,6 +87,11 @@ proto: $(STAMP) ## the generated messages (*_pb2.py) from the .proto files
 bench: $(STAMP) ## the measured figures of the README, as a table and as JSON
 	$(PY) -m benchmarks
 
+.PHONY: crawler-faults
+crawler-faults: $(STAMP) ## the example under load while leaders hand over, are killed and frozen (ARGS=--quick)
+	$(PY) -m tests.support.binaries
+	$(PY) -m benchmarks.crawler $(ARGS)
+
 .PHONY: model
 model: $(STAMP) ## every configuration of the TLA+ model (needs Java 11+)
 	$(PY) model/run.py --all
