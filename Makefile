@@ -7,7 +7,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PIP   := $(PY) -m pip --disable-pip-version-check --no-input
-# Handed to `make demo`, e.g. ARGS=--script
+# Handed to `make demo` and `make crawler`, e.g. ARGS=--script
 ARGS  ?=
 # Another interpreter: make PYTHON=/path/to/python3.12
 PYTHON ?=
@@ -39,7 +39,7 @@ help: ## this list
 venv: $(STAMP) ## the environment in .venv, exactly as locked
 
 # The build tools come first, so that what comes as source only is built with locked tools, and nothing unhashed is fetched.
-$(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml
+$(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml examples/crawler/pyproject.toml
 	@set -e; \
 	if ! $(PY) -c 'import pip' 2>/dev/null; then \
 		$(find_python); \
@@ -47,12 +47,16 @@ $(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml
 	fi
 	$(PIP) install --quiet --require-hashes -r requirements/build.lock
 	$(PIP) install --quiet --require-hashes --no-build-isolation --use-pep517 -r requirements/dev.lock
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(PIP) install --quiet --no-deps --no-build-isolation -e . -e examples/crawler
 	@touch $@
 
 .PHONY: demo
 demo: $(STAMP) ## three sidecars and an etcd, live in the terminal (ARGS=--script: without one)
 	$(VENV)/bin/leader-sidecar demo $(ARGS)
+
+.PHONY: crawler
+crawler: $(STAMP) ## the example: Masters with a sidecar each, Workers and an etcd (ARGS=--script)
+	$(PY) -m crawler.local $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## every test but those that need a cluster, and the coverage gate
@@ -73,14 +77,20 @@ format: $(STAMP) ## rewrite the code as `make lint` wants it
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# The messages that we exchange with etcd; a test fails when they are not fresh.
+# The messages that we exchange with etcd, and the crawler's; tests fail when they are not fresh.
 .PHONY: proto
-proto: $(STAMP) ## sidecar/etcd/rpc_pb2.py from sidecar/etcd/rpc.proto
+proto: $(STAMP) ## the generated messages (*_pb2.py) from the .proto files
 	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto
+	cd examples/crawler && ../../$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. crawler/crawler.proto
 
 .PHONY: bench
 bench: $(STAMP) ## the measured figures of the README, as a table and as JSON
 	$(PY) -m benchmarks
+
+.PHONY: crawler-faults
+crawler-faults: $(STAMP) ## the example under load while leaders hand over, are killed and frozen (ARGS=--quick)
+	$(PY) -m tests.support.binaries
+	$(PY) -m benchmarks.crawler $(ARGS)
 
 .PHONY: model
 model: $(STAMP) ## every configuration of the TLA+ model (needs Java 11+)
@@ -96,7 +106,8 @@ lock: ## newest versions into requirements/*.lock, tidy Go modules
 	@set -e; $(find_python); "$$python" -m venv --clear $(LOCK_TOOLS)
 	$(LOCK_TOOLS)/bin/python -m pip --disable-pip-version-check install --quiet uv
 	$(COMPILE) --group build -o requirements/build.lock
-	$(COMPILE) pyproject.toml --all-extras --group dev -c requirements/build.lock -o requirements/dev.lock
+	$(COMPILE) pyproject.toml examples/crawler/pyproject.toml --all-extras --group dev --no-emit-package leader-sidecar \
+		-c requirements/build.lock -o requirements/dev.lock
 	$(COMPILE) pyproject.toml -c requirements/dev.lock -o requirements/runtime.lock
 	@for module in tools/go/*/go.mod; do \
 		[ -f "$$module" ] || continue; \

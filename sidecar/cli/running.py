@@ -123,10 +123,14 @@ def _with_others(problem: ConfigError, settings: Settings) -> ConfigError:
     from sidecar.outputs.http import bind  # noqa: PLC0415
 
     found = list(problem.problems)
+    def try_forwarding() -> None:
+        for listening in listen_for(settings.forward):
+            listening.close()
+
     for attempt in (
         lambda: app.store(settings.store),
         lambda: bind(settings.http.host, settings.http.port).close(),
-        lambda: [each.close() for each in listen_for(settings.forward)],
+        try_forwarding,
     ):
         try:
             attempt()

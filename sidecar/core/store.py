@@ -44,6 +44,17 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A condition of a transaction: the key was last written at this revision (0: is absent).
+
+    For a program's own records: what was read is still there. An election needs none of these.
+    """
+
+    key: bytes
+    mod_revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Put:
     """Write one key; `lease` 0 attaches none."""
 
@@ -76,7 +87,7 @@ Op = Put | Delete | Range
 class Txn:
     """If every guard holds do `then`, else `otherwise`, as one step of the store."""
 
-    guards: tuple[Guard, ...] = ()
+    guards: tuple[Guard | Unchanged, ...] = ()
     then: tuple[Op, ...] = ()
     otherwise: tuple[Op, ...] = ()
 

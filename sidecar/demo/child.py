@@ -35,6 +35,11 @@ class Child:
         """Whether the process exists; a frozen one does."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of the last start, None before the first."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start it (again).
 

@@ -10,6 +10,7 @@ from sidecar.core.store import (
     Batch,
     Delete,
     Event,
+    Guard,
     Header,
     KeyValue,
     Op,
@@ -17,6 +18,7 @@ from sidecar.core.store import (
     Range,
     Txn,
     TxnReply,
+    Unchanged,
 )
 from sidecar.etcd import rpc_pb2 as pb
 
@@ -50,15 +52,7 @@ def txn_request(txn: Txn) -> pb.TxnRequest:
     if isinstance(txn, PreparedTxn) and txn.message is not None:
         return txn.message
     return pb.TxnRequest(
-        compare=[
-            pb.Compare(
-                result=pb.Compare.EQUAL,
-                target=pb.Compare.CREATE,
-                key=guard.key,
-                create_revision=guard.create_revision,
-            )
-            for guard in txn.guards
-        ],
+        compare=[_compare(guard) for guard in txn.guards],
         success=[_op(op) for op in txn.then],
         failure=[_op(op) for op in txn.otherwise],
     )
@@ -106,6 +100,17 @@ def batch(message: pb.WatchResponse) -> Batch:
 def _events(messages: Iterable[pb.Event]) -> Iterable[Event]:
     for message in messages:
         yield Event(key_value(message.kv), deleted=message.type == pb.Event.DELETE)
+
+
+def _compare(guard: Guard | Unchanged) -> pb.Compare:
+    equal = pb.Compare.EQUAL
+    match guard:
+        case Guard(key, revision):
+            target = pb.Compare.CREATE
+            return pb.Compare(result=equal, target=target, key=key, create_revision=revision)
+        case Unchanged(key, revision):
+            target = pb.Compare.MOD
+            return pb.Compare(result=equal, target=target, key=key, mod_revision=revision)
 
 
 def _op(op: Op) -> pb.RequestOp:

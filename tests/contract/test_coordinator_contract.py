@@ -9,7 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from sidecar.core.store import Batch, Delete, Event, Guard, KeyValue, Put, Range, Txn, TxnReply
+from sidecar.core.store import (
+    Batch,
+    Delete,
+    Event,
+    Guard,
+    KeyValue,
+    Put,
+    Range,
+    Txn,
+    TxnReply,
+    Unchanged,
+)
 from sidecar.election.ports import Coordinator
 from sidecar.errors import Compacted, LeaseExists, LeaseNotFound, Rejected
 from tests.contract.conftest import Compact, Store
@@ -46,7 +57,7 @@ async def put(store: Coordinator, key: bytes, value: bytes = b"", lease: int = 0
 
 
 async def txn(
-    store: Coordinator, *then: Put | Delete | Range, guards: Sequence[Guard] = ()
+    store: Coordinator, *then: Put | Delete | Range, guards: Sequence[Guard | Unchanged] = ()
 ) -> TxnReply:
     return await store.txn(Txn(tuple(guards), then), timeout=SOON)
 
@@ -205,6 +216,20 @@ def test_a_guard_names_the_creation_not_the_last_change(store: Store) -> None:
         assert not (await txn(etcd, guards=[Guard(prefix + b"a", changed)])).succeeded
         kv = await get(etcd, prefix + b"a")
         assert kv == KeyValue(prefix + b"a", b"2", token, changed)
+
+    store.run(case)
+
+
+def test_an_unchanged_guard_names_the_last_change_not_the_creation(store: Store) -> None:
+    async def case(etcd: Coordinator, compact: Compact) -> None:
+        prefix = new_prefix()
+        key = prefix + b"a"
+        assert (await txn(etcd, guards=[Unchanged(key, 0)])).succeeded
+        created = await put(etcd, key, b"1")
+        changed = await put(etcd, key, b"2")
+        assert (await txn(etcd, guards=[Unchanged(key, changed), Guard(key, created)])).succeeded
+        for revision in (0, created):
+            assert not (await txn(etcd, guards=[Unchanged(key, revision)])).succeeded
 
     store.run(case)
 

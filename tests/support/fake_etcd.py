@@ -22,6 +22,7 @@ from sidecar.core.store import (
     RangeReply,
     Txn,
     TxnReply,
+    Unchanged,
 )
 from sidecar.errors import Compacted, LeaseExists, LeaseNotFound, Rejected, StoreFull
 from tests.support.sim_process import World
@@ -195,8 +196,10 @@ class FakeEtcd:
         """Return one key as it is now."""
         return self._kvs.get(key)
 
-    def _holds(self, guard: Guard) -> bool:
+    def _holds(self, guard: Guard | Unchanged) -> bool:
         kv = self._kvs.get(guard.key)
+        if isinstance(guard, Unchanged):
+            return (0 if kv is None else kv.mod_revision) == guard.mod_revision
         return (0 if kv is None else kv.create_revision) == guard.create_revision
 
     def _names(self, key: bytes, end: bytes | None) -> list[bytes]:

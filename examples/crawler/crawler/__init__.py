@@ -1,0 +1,1 @@
+"""A distributed crawler: Masters of which one leads, and Workers that crawl what it assigns."""
