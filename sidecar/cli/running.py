@@ -123,6 +123,7 @@ def _with_others(problem: ConfigError, settings: Settings) -> ConfigError:
     from sidecar.outputs.http import bind  # noqa: PLC0415
 
     found = list(problem.problems)
+
     def try_forwarding() -> None:
         for listening in listen_for(settings.forward):
             listening.close()

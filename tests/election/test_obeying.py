@@ -1,6 +1,7 @@
 """What a leader does with requests: it obeys those for its term, from askers that live, once."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,14 @@ ANSWER = LAYOUT.answer("")
 def ask(sim: Simulation, a: Sidecar, request: Request, nonce: str = "1") -> None:
     value = encode_request(request)
     sim.etcd.txn(Txn(then=(Put(LAYOUT.request(nonce), value, request.lease),)))
+
+
+def looks_after_it(sim: Simulation, a: Sidecar, fate: Fate) -> None:
+    """Name what happens to the request by which a leader finds out that the asker lives."""
+    if a.config.drain:
+        sim.destine(a.process, "txn", replace(fate, matching=puts(ANSWER)))
+    else:
+        sim.destine(a.process, "read", replace(fate, matching=LAYOUT.request("1").__eq__))
 
 
 def test_a_request_for_another_term_is_not_obeyed(sim: Simulation) -> None:
@@ -48,30 +57,57 @@ def test_a_request_whose_asker_has_died_is_not_obeyed(sim: Simulation) -> None:
     assert a.leads
 
 
+@pytest.mark.parametrize("drain", [0.0, 1.0])
 def test_an_asker_that_dies_before_the_answer_is_not_obeyed(
-    sim: Simulation, caplog: pytest.LogCaptureFixture
+    sim: Simulation, drain: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    a, _ = standing(sim, "a", "b")
+    a, _ = standing(sim, "a", "b", drain=drain)
     sim.etcd.grant(1, 60.0)
-
-    def asker_dies(txn: Txn) -> None:
-        if puts(ANSWER)(txn):
-            sim.etcd.revoke(1)
-
-    a.etcd.meddle = asker_dies
+    looks_after_it(sim, a, Fate(request_delay=0.2))
     with caplog.at_level(logging.INFO):
         ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
+        sim.run(0.1)
+        sim.etcd.revoke(1)
         sim.run(TTL)
     assert "request not answered nonce=1" in caplog.text
     assert a.leads
 
 
-def test_a_term_that_ends_while_it_answers_is_not_resigned_again(sim: Simulation) -> None:
-    (a,) = standing(sim, "a")
+@pytest.mark.parametrize("drain", [0.0, 1.0])
+def test_a_request_is_obeyed_though_the_store_does_not_say_whether_its_asker_lives(
+    sim: Simulation, drain: float
+) -> None:
+    a, b = standing(sim, "a", "b", drain=drain)
+    sim.etcd.grant(1, 60.0)
+    looks_after_it(sim, a, Fate(loses_request=True))
+    ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
+    sim.run(TTL)
+    assert b.leads
+    assert Reason.RESIGNED in a.reasons()
+
+
+def test_a_request_that_may_not_be_looked_at_is_not_obeyed(
+    sim: Simulation, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, _ = standing(sim, "a", "b")
+    sim.etcd.grant(1, 60.0)
+    looks_after_it(sim, a, Fate(error=Rejected("no")))
+    with caplog.at_level(logging.INFO):
+        ask(sim, a, Request(Action.RESIGN, a.state.token, "", 1))
+        sim.run(TTL)
+    assert "request not looked at nonce=1 error=no" in caplog.text
+    assert a.leads
+
+
+@pytest.mark.parametrize("drain", [0.0, 1.0])
+def test_a_term_that_ends_while_it_answers_is_not_resigned_again(
+    sim: Simulation, drain: float
+) -> None:
+    (a,) = standing(sim, "a", drain=drain)
     sim.etcd.grant(1, 60.0)
     token = a.state.token
     own = a.state.key.encode()
-    sim.destine(a.process, "txn", Fate(matching=puts(ANSWER), reply_delay=0.5))
+    looks_after_it(sim, a, Fate(reply_delay=0.5))
     ask(sim, a, Request(Action.RESIGN, token, "", 1))
     sim.run(0.1)
     sim.delete_from_outside(own)
