@@ -58,7 +58,7 @@ Ports = Mapping[str, int]
 def run(setting: Setting) -> Outcome:
     """Measure throughput and the time of requests, each way in turn."""
     _install_what_is_missing()
-    rounds = 1 if setting.quick else 7
+    rounds = 1 if setting.quick else 5
     seconds = 1 if setting.quick else 2
     rates: dict[int, dict[str, list[list[float]]]] = {
         count: {way: [] for way in _WAYS} for count in _CONNECTIONS
