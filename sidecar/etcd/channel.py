@@ -3,8 +3,9 @@
 * One channel per member, never a multi-address target: that one does not leave a frozen member.
 * gRPC's pings find a frozen server too late, or etcd forbids them. Liveness is an answer in
   time; the caller throws the whole channel away when one is missing.
-* Whatever keeps gRPC's threads busy without a call is off: probes of the bandwidth and the watch
-  for idleness. With `engine`, that took a sidecar at rest from 0.44 to 0.30 % of a core.
+* Whatever keeps gRPC's threads busy without a call is off: probes of the bandwidth, and with the
+  minimal stack the watch for idleness. With `engine`, that took a sidecar at rest from 0.44 to
+  0.30 % of a core. The minimal stack also knows no largest message: a range may be of any size.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import Address
 from sidecar.etcd.engine import grpc
 
-_RECEIVE_LIMIT = 64 * 1024 * 1024
-_NEVER_MS = 2**31 - 1
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
@@ -22,9 +21,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", _RECEIVE_LIMIT),
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.client_idle_timeout_ms", _NEVER_MS),
+    ("grpc.minimal_stack", 1),
 )
 
 
