@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from prometheus_client import CollectorRegistry
 
 from sidecar import health
-from sidecar.addresses import host_of
 from sidecar.core.codec import Proposal
 from sidecar.core.health import Health, HealthGate
 from sidecar.core.state import Link, Reason
@@ -34,12 +33,10 @@ from sidecar.election.ports import Clock, Standing, SystemClock
 from sidecar.errors import CoordinatorError
 from sidecar.etcd.coordinator import EtcdCoordinator
 from sidecar.etcd.credentials import load_credentials
-from sidecar.forward.forwarder import ForwardConfig, Forwarder
 from sidecar.forward.listener import bind as listen_for
-from sidecar.forward.meter import ForwardMeter
+from sidecar.forwarding import Forwarding
 from sidecar.guard import GuardHandle
 from sidecar.outputs.endpoints import Endpoints
-from sidecar.outputs.forward_metrics import ForwardMetrics
 from sidecar.outputs.health import OutputErrors
 from sidecar.outputs.http import HttpServer, bind
 from sidecar.outputs.keeper import StatusKeeper
@@ -208,9 +205,7 @@ class Sidecar:
             if self._probe is not None:
                 outputs.start(self._follow_health(self._probe), name="health")
             if self._settings.forward:
-                forwarder = self._forwarder()
-                outputs.start(self._forward(forwarder), name="forward")
-                outputs.start(self._linger(forwarder), name="forward-linger")
+                self._start_forwarding(outputs)
             await self._campaign()
             await self._status.settle()
         # Nobody follows etcd from here on. Not before the log has ended: it would warn of it.
@@ -221,6 +216,18 @@ class Sidecar:
         if self._program is not None and self._program.exit_code is not None:
             return self._program.exit_code
         return 0 if self._candidate.given_back else 1
+
+    def _start_forwarding(self, outputs: Background) -> None:
+        forwarding = Forwarding(
+            self._settings, self._forwarding, self._feed, self._clock, self._registry
+        )
+        forwarding.start(
+            outputs,
+            keeper=self._keeper,
+            candidate=self._candidate,
+            leaving=self._leaving,
+            errors=self._errors,
+        )
 
     @property
     def _health_at_start(self) -> Health:
@@ -258,38 +265,6 @@ class Sidecar:
             clock=self._clock,
             on_change=self._health_changed,
         )
-
-    def _forwarder(self) -> Forwarder:
-        settings = self._settings
-        meter = ForwardMeter()
-        meter.waited = ForwardMetrics(self._registry, settings.store.election, meter).waited
-        config = ForwardConfig(
-            settings.forward,
-            own_host=host_of(settings.advertise),
-            wait=settings.forward_wait,
-            drain=settings.forward_drain,
-            most=settings.forward_max_connections,
-            proxy_protocol=settings.forward_proxy_protocol,
-        )
-        forwarder = Forwarder(config, self._forwarding, self._feed, self._clock, meter)
-        self._keeper.add_believer(forwarder.settle)
-        return forwarder
-
-    async def _forward(self, forwarder: Forwarder) -> None:
-        """Forward; should that fail, the candidate goes on without."""
-        try:
-            await forwarder.run()
-        except Exception as exc:
-            log.exception("forwarder failed")
-            self._errors.failed("forward", exc)
-
-    async def _linger(self, forwarder: Forwarder) -> None:
-        """End the candidate only when nobody is sent here any more."""
-        await self._candidate.left.wait()
-        await asyncio.sleep(self._settings.forward_linger)
-        await self._leaving.wait()  # one that has retired is told to stop later
-        await forwarder.close()
-        self._candidate.stop()
 
     def _health_changed(self, gate: HealthGate, _detail: str) -> None:
         if gate.may_stand:

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks.crawler import scenarios
-from benchmarks.crawler.fleet import HAS_FORWARDER
 from benchmarks.crawler.scenarios import RATE, TTL, Found, Through
 from benchmarks.table import Row, as_text
 from tests.support.binaries import BinaryMissingError
@@ -24,7 +23,7 @@ _HANDOVERS, _KILLS, _FREEZES = 100, 50, 20
 _QUICK = 3
 _ADDED_WITHIN, _WRITES_WITHIN = 60.0, 1.0
 
-WAYS: tuple[Through, ...] = ("forwarder", "follower") if HAS_FORWARDER else ("follower",)
+WAYS: tuple[Through, ...] = ("forwarder", "follower")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

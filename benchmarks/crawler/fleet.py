@@ -25,12 +25,10 @@ from crawler.local_world import ELECTION, Ports, host_of
 from sidecar.client import Leadership
 from sidecar.election import Commands
 from sidecar.etcd import EtcdCoordinator
-from sidecar.flags import BY_FIELD
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import LOOPBACK, Child
 
 CONTENDERS, FOLLOWER = (2, 3), 4
-HAS_FORWARDER = "forward" in BY_FIELD
 
 T = TypeVar("T")
 
@@ -62,7 +60,7 @@ class Pair:
         command = [sys.executable, "-m", "sidecar", "run", "--election", ELECTION, "--id", self.id]
         command += ["--advertise", f"{host}:{ports.grpc}", "--endpoints", endpoints]
         command += ["--ttl", f"{ttl:g}", "--status-dir", str(self.status_dir)]
-        command += ["--http", f"{host}:0", *(["--forward", forward] if HAS_FORWARDER else [])]
+        command += ["--http", f"{host}:0", "--forward", forward]
         self.sidecar = Child([*command, *sidecar], name=f"sidecar{number}", folder=folder)
         program = [sys.executable, "-c", "from crawler.master import main; main()"]
         program += ["--id", str(number), "--http", f"{host}:{ports.http}", "--etcd", endpoints]

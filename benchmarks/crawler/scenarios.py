@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.crawler.fleet import HAS_FORWARDER, Fleet, Pair, wipe
+from benchmarks.crawler.fleet import Fleet, Pair, wipe
 from benchmarks.crawler.load import Load, Told, longest_gap
 from benchmarks.crawler.verify import Verdict, begin, judge
 from tests.support.etcd_cluster import EtcdCluster
@@ -23,7 +23,7 @@ TTL = 3.0
 PER_RUN = 10
 """Changes of the leader in one run of the load; then everything is judged and forgotten."""
 
-_DRAIN = ("--drain=1s", *(("--forward-drain=2s",) if HAS_FORWARDER else ()))
+_DRAIN = ("--drain=1s", "--forward-drain=2s")
 _SOME = 100
 """Acknowledged requests that show that all goes on."""
 _SETTLED = 3.0

@@ -1,8 +1,9 @@
 """What anybody who reaches the store may ask of an election: resign, hand over, pause, resume.
 
 A request is a key on the asker's own lease, put only if the term it is for still runs. The
-leader answers on the same lease, so everything goes when the asker does. The asker then waits
-until the queue shows that it happened.
+leader answers on the same lease, so everything goes when the asker does: with a refusal, or, where
+a drain comes first, that it was heard. In any case the asker waits until the queue shows that it
+happened, which without a drain is all the answer there is.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Leaving(Place):
                     await backoff.wait()
                 attempt, done = self._removal, False
             else:
-                if not reply.succeeded and done:
+                if not reply.succeeded and attempt is not self._removal:
                     attempt, done = self._removal, False
                     continue
                 self._header = reply.header

@@ -28,6 +28,7 @@ class Wishes(ABC):
         self._stop: Reason | None = None
         self._back: Reason | None = None
         self._keep_key = False
+        self._is_leaving = False
         self._skip_drain = asyncio.Event()
         self._pulse: Feed[int] = Feed(0)
 
@@ -44,15 +45,16 @@ class Wishes(ABC):
     def retire(self, *, keep_key: bool = False) -> None:
         """Step down in order and never stand again; `run` goes on observing until `stop`.
 
-        With `keep_key` it stops acting, and the key is given up only at `stop`.
+        With `keep_key` it stops acting, and the key is given up only at `leave` or `stop`.
         """
         self._stop = self._stop or Reason.RETIRED
-        self._keep_key = keep_key and not self.is_ending
+        self._keep_key = keep_key and not self._is_leaving
         self._wake()
 
     def leave(self) -> None:
         """Step down in order and never stand again; `run` goes on observing until `stop`."""
         self._stop = self._stop or Reason.SHUTDOWN
+        self._is_leaving = True
         self._keep_key = False
         self._wake()
 

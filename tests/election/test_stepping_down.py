@@ -273,6 +273,21 @@ def test_a_stop_before_a_retire_keeps_no_key(sim: Simulation) -> None:
     assert a.state.reason is Reason.SHUTDOWN
 
 
+def test_a_leave_before_a_retire_keeps_no_key(sim: Simulation) -> None:
+    """As with a forwarder, which lingers: the candidate has left long before it is stopped."""
+    a, b = pair(sim)
+
+    def both() -> None:
+        a.candidate.leave()
+        a.candidate.retire(keep_key=True)
+
+    a.call(both)
+    sim.run(SOON)
+    assert a.candidate.left.is_set()
+    assert b.leads
+    a.stop()
+
+
 def test_who_retires_as_a_waiter_leaves_at_once(sim: Simulation) -> None:
     a, b = pair(sim)
     b.call(lambda: b.candidate.retire(keep_key=True))

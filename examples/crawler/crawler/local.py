@@ -15,7 +15,6 @@ from crawler.local_script import Script
 from crawler.local_world import ELECTION, World, world
 from sidecar.errors import ConfigError, SidecarError
 from sidecar.etcd import EtcdCoordinator
-from sidecar.flags import BY_FIELD
 from sidecar.values import parse_duration
 
 _AS_PROMISED, _BROKEN, _USAGE = 0, 1, 2
@@ -112,15 +111,9 @@ def _usage(made: World) -> str:
         f"  curl {three.http}/resources/example",
         f"  grpcurl -plaintext {two.grpc} {_SERVICE}/ListNodes",
         f"Each describes its HTTP calls at {two.http}/",
-    ]
-    if "forward" in BY_FIELD:
-        ports = two.ports
-        lines += [
-            "The sidecars' forwarders carry a connection to the leader:",
-            f"  curl -i {three.host}:{ports.forwarded_http}/resources",
-            f"  grpcurl -plaintext {three.host}:{ports.forwarded_grpc} {_SERVICE}/ListResources",
-        ]
-    lines += [
+        "The sidecars' forwarders carry a connection to the leader:",
+        f"  curl -i {three.host}:{two.ports.forwarded_http}/resources",
+        f"  grpcurl -plaintext {three.host}:{two.ports.forwarded_grpc} {_SERVICE}/ListResources",
         "What is in etcd:",
         f"  etcdctl --endpoints {made.etcd.endpoint} get --prefix {ELECTION}/",
         f"  etcdctl --endpoints {made.etcd.endpoint} get --prefix /crawler/results/",

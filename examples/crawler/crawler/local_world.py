@@ -25,7 +25,6 @@ from sidecar.demo.etcd import Etcd, find_etcd
 from sidecar.demo.ports import ReservedPort
 from sidecar.election import Coordinator
 from sidecar.errors import ConfigError, SidecarError
-from sidecar.flags import BY_FIELD
 
 T = TypeVar("T")
 
@@ -101,8 +100,6 @@ class MasterPair:
     def _forward(self) -> list[str]:
         ports = self.ports
         rules = {ports.forwarded_http: ports.http, ports.forwarded_grpc: ports.grpc}
-        if "forward" not in BY_FIELD:
-            return []
         return ["--forward", ",".join(f"{self.host}:{a}={b}" for a, b in rules.items())]
 
 
