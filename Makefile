@@ -12,6 +12,8 @@ ARGS  ?=
 # Another interpreter: make PYTHON=/path/to/python3.12
 PYTHON ?=
 
+# Tests that run side by side: most of their time they wait for real processes.
+JOBS ?= 3
 LOCK_TOOLS := build/lock-tools
 COMPILE := $(LOCK_TOOLS)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url
@@ -61,8 +63,7 @@ crawler: $(STAMP) ## the example: Masters with a sidecar each, Workers and an et
 .PHONY: test
 test: $(STAMP) ## every test but those that need a cluster, and the coverage gate
 	$(PY) -m tests.support.binaries
-	$(PY) -m coverage run -m pytest -m "not e2e"
-	$(PY) -m coverage report
+	$(PY) -m pytest -m "not e2e" -n $(JOBS) --dist loadfile --cov --cov-report=term
 	$(PY) -m coverage report --include='sidecar/core/*,sidecar/election/*' --fail-under=100
 
 .PHONY: lint
