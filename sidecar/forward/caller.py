@@ -161,7 +161,7 @@ class Caller:
             return False
         if self._attempt is not upstream:
             return False  # `wake` has closed it
-        return upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        return _has_peer(upstream)
 
     async def _woken(self, at_most: float | None = None) -> None:
         """Wait for news, or for some seconds."""
@@ -205,6 +205,15 @@ def keep_alive(connection: socket.socket) -> None:
 def name_of(address: tuple[Any, ...]) -> Name:
     """Return a socket's address in a form that can be compared: host and port."""
     return str(plain(address[0])), address[1]
+
+
+def _has_peer(connection: socket.socket) -> bool:
+    """Whether it is connected; that no error is known is true of one that is still connecting."""
+    try:
+        connection.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _has_nothing_to_say(client: socket.socket) -> bool:

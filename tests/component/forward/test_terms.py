@@ -107,6 +107,22 @@ async def test_a_leader_that_does_not_answer_is_left_for_the_newer_one_at_once()
             assert await receive(await new.take(), 8) == b"question"
 
 
+async def test_a_leader_that_has_not_answered_yet_is_not_reached_whatever_is_heard_of_it() -> None:
+    with programs(THIRD) as (new,), silent(new.port, ELSEWHERE):
+        async with forwarding(new) as rig:
+            rig.follow(ELSEWHERE, 1)
+            await rig.connect()
+            await until(lambda: rig.forwarder._directions.outgoing, "it tries the silent one")
+            (caller,) = rig.forwarder._callers
+            first = caller._attempt
+            caller._upstream_changed(0)
+            await until(
+                lambda: rig.forwarder._relays or caller._attempt not in (first, None),
+                "it is carried, or tried again",
+            )
+            assert not rig.forwarder._relays
+
+
 async def test_a_client_that_is_gone_waits_no_longer(program: Program) -> None:
     async with forwarding(program) as rig:
         silent_one, broken, talking = [await rig.connect() for _ in range(3)]
