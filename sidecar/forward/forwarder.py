@@ -86,6 +86,7 @@ class Forwarder:
         self._callers: set[Caller] = set()
         self._relays: dict[Relay, tuple[Term, Name]] = {}
         self._changed = asyncio.Event()
+        self._errors_told: set[type[Exception]] = set()
         self._tasks = Background()
         self._listeners = [
             Listener(each, functools.partial(self._accepted, rule.port), self._exhausted)
@@ -154,6 +155,15 @@ class Forwarder:
         client.close()
 
     async def _serve(self, client: socket.socket, port: int) -> None:
+        """Carry a client; whatever goes wrong with it costs this one connection and no other."""
+        try:
+            await self._bring(client, port)
+        except Exception as exc:
+            if type(exc) not in self._errors_told:  # once for each kind: a client may come often
+                self._errors_told.add(type(exc))
+                log.exception("connection not forwarded")
+
+    async def _bring(self, client: socket.socket, port: int) -> None:
         began = self._loop.time()
         caller = Caller(client, port, self._directions)
         self._callers.add(caller)
@@ -165,6 +175,9 @@ class Forwarder:
             refusal = exc.reason
         except OSError:  # the kernel has no room for one more that is watched, or the like
             refusal = Refusal.NO_RESOURCES
+        except Exception:
+            refusal = Refusal.FAILED
+            raise
         finally:
             self._callers.discard(caller)
             self._meter.waited(self._loop.time() - began)
@@ -189,6 +202,9 @@ class Forwarder:
             relay.start()
         except OSError:
             relay.abort()
+        except Exception:
+            relay.abort()
+            raise
 
     def _ended(self, relay: Relay) -> None:
         _, name = self._relays.pop(relay)

@@ -10,7 +10,11 @@ import pytest
 
 from sidecar import errors
 from sidecar.core.state import Link
+from sidecar.forward.caller import Caller
 from sidecar.forward.listener import bind
+from sidecar.forward.relay import Relay
+from sidecar.forward.resolver import Resolver
+from sidecar.forward.routes import Route
 from sidecar.forward.rules import parse_rule
 from tests.support.forwarding import (
     ELSEWHERE,
@@ -81,6 +85,39 @@ async def test_a_leader_that_refuses_is_tried_again_and_then_the_newer_one() -> 
                 rig.follow(ELSEWHERE, 1)
                 await rig.connect()
                 await back.take()
+
+
+async def test_a_name_that_cannot_be_asked_for_is_one_that_is_not_known() -> None:
+    resolver = Resolver([], LOOPBACK)
+    for host in ("a" * 64, "a..b"):
+        way = Route(1, is_local=False, hosts=(host, LOOPBACK))
+        assert await resolver.resolve(way, 80) == [(socket.AF_INET, (LOOPBACK, 80))]
+
+
+@pytest.mark.parametrize("where", ["reach", "carry"])
+async def test_an_error_costs_the_one_connection_that_it_happened_to(
+    where: str,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with forwarding(program) as rig:
+        rig.lead(1)
+        with monkeypatch.context() as patched:
+            if where == "reach":
+                patched.setattr(Caller, "reach", fail)
+            else:
+                patched.setattr(Relay, "start", lambda _: "".index("a bug"))
+            for _ in range(2):
+                assert await is_ended_or_reset(await rig.connect()) == b""
+            await until(lambda: rig.meter.open == 0, "both are over")
+        assert rig.refused() == ({"failed": 2} if where == "reach" else {})
+        assert caplog.text.count("connection not forwarded") == 1
+        await rig.connect()
+        await until_carried(rig, 1)
 
 
 @contextmanager
