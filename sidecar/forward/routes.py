@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sidecar.addresses import host_of
+from sidecar.core.lease import NEVER
 from sidecar.core.state import ElectionState, Link, Role
 
 LOOPBACK, LOOPBACK6 = "127.0.0.1", "::1"
@@ -102,12 +103,16 @@ class Terms:
 
 def _look(term: Term, state: ElectionState, now: float) -> None:
     leader = state.at(now).leader
+    is_first = leader is not None and leader.token == term.token
     is_known = state.at(now).link is Link.CONNECTED
     if term.is_local and state.role is Role.LEADER and state.token == term.token:
         term.over_at = state.deadline  # which every renewal moves on
-    elif is_known and leader is not None and leader.token == term.token:
-        # Also the own term, while it is stepped down from and the key not yet given up: what is
-        # still connected is the work in hand that --drain is for.
+    elif is_known and is_first and term.is_local and state.kept_until > NEVER:
+        # Stepped down from, and the key not yet given up: what is still connected is the work in
+        # hand that --drain is for. But only for as long as nobody else can act, which each renewal
+        # moves on: a frozen process, or a key that was asked to go, is not waited for by others.
+        term.over_at = state.kept_until
+    elif is_known and is_first and not term.is_local:
         term.over_at = math.inf
     elif is_known or term.is_local:
         term.over_at = min(term.over_at, now)

@@ -284,6 +284,23 @@ async def test_after_a_long_freeze_not_one_byte_more_goes_to_the_local_program(
         assert rig.meter.outlived == 1
 
 
+async def test_after_a_freeze_in_the_drain_not_one_byte_more_goes_to_the_local_program(
+    program: Program,
+) -> None:
+    clock = SteppedClock()
+    async with forwarding(program, clock=clock, drain=2.0) as rig:
+        rig.lead(1)
+        client = await rig.connect()
+        server = await program.take()
+        await until_carried(rig, 1)
+        rig.step_down(lasts=5.0)
+        await rig.forwarder.settle()
+        clock.ahead = 8.0
+        await send(client, b"late")
+        assert await is_ended_or_reset(server) == b""
+        assert rig.meter.outlived == 1
+
+
 async def is_ended_or_reset(sock: socket.socket) -> bytes:
     try:
         return await receive(sock)
