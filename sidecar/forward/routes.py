@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sidecar.addresses import host_of
 from sidecar.core.lease import NEVER
-from sidecar.core.state import ElectionState, Link, Role
+from sidecar.core.state import ElectionState, Leader, Link, Role
 
 LOOPBACK, LOOPBACK6 = "127.0.0.1", "::1"
 
@@ -38,10 +38,18 @@ def route(state: ElectionState, now: float, own_host: str) -> Route | None:
         return Route(state.token, is_local=True, hosts=_local(own_host))
     state = state.at(now)
     leader = state.leader
-    if leader is None or (leader.id == state.id and not state.is_duplicate):
+    host = host_of(leader.address) if leader is not None else ""
+    if leader is None or not host or _is_own(leader, host, state.id, own_host):
         return None
-    host = host_of(leader.address)
-    return Route(leader.token, is_local=False, hosts=(host,)) if host else None
+    return Route(leader.token, is_local=False, hosts=(host,))
+
+
+def _is_own(leader: Leader, host: str, own_id: str, own_host: str) -> bool:
+    """Whether the leader's key is an own one: of now, or of a lease or a process before.
+
+    The id alone says it not: a pod may be recreated while its old node, cut off, goes on with it.
+    """
+    return leader.id == own_id and host == own_host
 
 
 def _local(own_host: str) -> tuple[str, ...]:

@@ -96,9 +96,16 @@ def test_there_is_no_way_while_nobody_acts_or_none_that_is_known(
     assert route(state, now, "10.0.0.7") is None
 
 
-def test_an_older_candidate_with_the_same_id_is_another_one() -> None:
-    state = replace(FOLLOWER, leader=replace(OTHER, id="me"), is_duplicate=True)
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_candidate_elsewhere_with_the_same_id_is_another_one(*, stands: bool) -> None:
+    twin = replace(OTHER, id="me")
+    state = replace(FOLLOWER, leader=twin, is_duplicate=stands, is_registered=stands)
     assert route(state, 50.0, "10.0.0.7") == Route(7, is_local=False, hosts=("10.0.0.8",))
+
+
+def test_an_own_key_that_a_lost_lease_has_left_behind_leads_nowhere() -> None:
+    behind = replace(FOLLOWER, leader=replace(ME, token=5), is_duplicate=True)
+    assert route(behind, 50.0, "10.0.0.7") is None
 
 
 @pytest.mark.parametrize(
