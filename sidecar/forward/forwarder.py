@@ -22,7 +22,7 @@ from sidecar.election.background import Background
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.forward import pipes
-from sidecar.forward.caller import Caller, Directions, Name, Reached, TurnedAway
+from sidecar.forward.caller import Caller, Directions, Name, Outgoing, Reached, TurnedAway
 from sidecar.forward.listener import Listener, room_for
 from sidecar.forward.meter import ForwardMeter, Refusal
 from sidecar.forward.pipes import Pipes
@@ -94,7 +94,7 @@ class Forwarder:
         ]
         resolver = Resolver([each.address for each in self._listeners], config.own_host)
         self._directions = Directions(
-            self._poller, self._route, resolver.resolve, outgoing=set(), wait=config.wait
+            self._poller, self._route, resolver.resolve, outgoing=Outgoing(), wait=config.wait
         )
 
     async def run(self) -> None:
@@ -208,7 +208,7 @@ class Forwarder:
 
     def _ended(self, relay: Relay) -> None:
         _, name = self._relays.pop(relay)
-        self._directions.outgoing.discard(name)
+        self._directions.outgoing.remove(name)
         self._meter.open -= 1
         self._changed.set()
 

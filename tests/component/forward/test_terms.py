@@ -10,7 +10,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.core.state import Link
-from sidecar.forward.caller import Caller
+from sidecar.forward.caller import Caller, Outgoing
 from sidecar.forward.listener import bind
 from sidecar.forward.relay import Relay
 from sidecar.forward.resolver import Resolver
@@ -375,6 +375,35 @@ async def test_a_connection_from_itself_is_closed(program: Program) -> None:
         assert await is_ended(client)
         assert rig.refused() == {"loop": 1}
         client.close()
+
+
+async def test_a_name_that_two_connections_have_is_known_until_both_are_over() -> None:
+    outgoing = Outgoing()
+    for _ in range(2):
+        outgoing.add((LOOPBACK, 5))
+    outgoing.remove((LOOPBACK, 5))
+    assert (LOOPBACK, 5) in outgoing
+    outgoing.remove((LOOPBACK, 5))
+    assert (LOOPBACK, 5) not in outgoing
+    assert not outgoing
+
+
+async def test_whoever_was_tried_in_vain_leaves_no_name_behind() -> None:
+    with programs(ELSEWHERE, THIRD) as (old, new):
+        old.close()
+        async with forwarding(new) as rig:
+            outgoing = rig.forwarder._directions.outgoing
+            rig.follow(ELSEWHERE, 1)
+            client = await rig.connect()
+            await until(lambda: rig.meter.open == 1, "it waits")
+            rig.follow(THIRD, 2)
+            server = await new.take()
+            await until_carried(rig, 1)
+            assert len(outgoing) == 1
+            client.close()
+            server.close()
+            await until(lambda: rig.meter.open == 0, "it is over")
+            assert not outgoing
 
 
 async def test_more_clients_than_allowed_are_closed(program: Program) -> None:
