@@ -19,6 +19,8 @@ ENDED = select.EPOLLRDHUP
 GONE = select.EPOLLHUP | select.EPOLLERR
 """Both directions are over, or the connection is broken."""
 BROKEN = select.EPOLLERR
+MARKED = select.EPOLLPRI
+"""There is a mark of urgent data, at which each read ends."""
 
 Ready = Callable[[int], None]
 
@@ -47,7 +49,7 @@ class Poller:
 
     def watch(self, fd: int, ready: Ready, *, only_the_end: bool = False) -> None:
         """Call `ready` with what is so now, and with each change from now on."""
-        events = ENDED if only_the_end else READABLE | WRITABLE | ENDED
+        events = ENDED if only_the_end else READABLE | WRITABLE | ENDED | MARKED
         if fd in self._watchers:
             self._epoll.modify(fd, events | select.EPOLLET)
         else:
