@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 from sidecar.values import quoted
 
-_NAME = re.compile(
-    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_-]+)*\.?"
+_NAME = re.compile(  # no longer as a whole, and in each part, than DNS can ask for
+    r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    r"(?:\.[A-Za-z0-9_-]{1,63})*\.?"
 )
 _HIGHEST_PORT = 65535
 _DEFAULT_PORTS = {"http": 80, "https": 443}

@@ -82,6 +82,8 @@ class ElectionState:
         is_registered: whether the own key stands in the queue.
         is_paused: whether the election is paused.
         is_duplicate: whether an older candidate stands with the same id.
+        kept_until: in a term that is acted on no more, and whose key is not yet given up: until
+            when that key stands for certain, CLOCK_BOOTTIME seconds. Nobody else acts before.
     """
 
     election: str
@@ -99,6 +101,7 @@ class ElectionState:
     is_registered: bool = False
     is_paused: bool = False
     is_duplicate: bool = False
+    kept_until: float = NEVER
 
     def is_leader(self, now: float) -> bool:
         """Whether the term in this snapshot may still be acted on at `now` (CLOCK_BOOTTIME)."""

@@ -20,6 +20,8 @@ from sidecar.election.ports import Clock, Meter
 
 log = logging.getLogger(__name__)
 
+_KEEPS_KEY = (Phase.STANDING, Phase.STOPPING)
+
 
 class Telling:
     """Publishes the states of one candidate.
@@ -91,6 +93,7 @@ class Telling:
             token=token,
             key=leading.key if leading else "",
             deadline=leading.deadline if leading else NEVER,
+            kept_until=NEVER if leading else self._kept_until(election),
             leader=self._leader(least_token) if is_known else None,
             transitions=self._observer.transitions,
             candidates=tuple(entry.proposal.id for entry in replica.entries),
@@ -126,6 +129,15 @@ class Telling:
     def _leader(self, least_token: int) -> Leader | None:
         leader = self._observer.leader.value
         return leader if leader is not None and leader.token >= least_token else None
+
+    def _kept_until(self, election: Election | None) -> float:
+        """Return until when the key of a term that was acted in stands, if nobody asked it to go.
+
+        From the moment that a request which can remove it is sent, it may be gone.
+        """
+        if election is None or election.phase not in _KEEPS_KEY or not self.has_led(election):
+            return NEVER
+        return election.session.deadline  # not the term's own, which a pause stops
 
     def _why_not(self, election: Election | None, least_token: int) -> Reason:
         """Return why it does not lead, and note how a term ended."""

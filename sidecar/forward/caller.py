@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,32 @@ class TurnedAway(Exception):
         self.reason = reason
 
 
+class Outgoing:
+    """The own names of all sockets that connect, or are connected, to a leader.
+
+    The kernel gives one name to several, where they go to different places.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[Name] = Counter()
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self._counts
+
+    def __len__(self) -> int:
+        return self._counts.total()
+
+    def add(self, name: Name) -> None:
+        """Count one more with this name."""
+        self._counts[name] += 1
+
+    def remove(self, name: Name) -> None:
+        """Count one less; once for each `add`."""
+        self._counts[name] -= 1
+        if not self._counts[name]:
+            del self._counts[name]
+
+
 @dataclass(frozen=True, slots=True)
 class Directions:
     """What callers ask of the forwarder.
@@ -42,14 +69,14 @@ class Directions:
         route: says where the leader is, at this moment.
         resolve: finds the addresses of a route and a port, in the order of trying; it may raise
             `TurnedAway`.
-        outgoing: the own names of all sockets that connect, or are connected, to a leader.
+        outgoing: a connection from one of these comes from here.
         wait: seconds to reach a leader in.
     """
 
     poller: Poller
     route: Callable[[], Route | None]
     resolve: Callable[[Route, int], Awaitable[list[Address]]]
-    outgoing: set[Name]
+    outgoing: Outgoing
     wait: float
 
 
@@ -75,7 +102,7 @@ class Caller:
         self._why_not = Refusal.NO_LEADER
         self._tried: Route | None = None
         self._attempt: socket.socket | None = None
-        self._name: Name = ("", 0)
+        self._name: Name = ("", 0)  # of the attempt
 
     def wake(self) -> None:
         """Tell it that the leader may have changed; a way that is no way any more ends at once."""
@@ -139,17 +166,16 @@ class Caller:
             upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:
             raise TurnedAway(Refusal.NO_RESOURCES) from None
-        self._attempt = upstream
-        self._is_answered = False
         keep_alive(upstream)
         outcome = upstream.connect_ex(where)
         if outcome not in (0, errno.EINPROGRESS):
+            upstream.close()
             return None
-        self._name = name_of(upstream.getsockname())
+        self._attempt, self._name = upstream, name_of(upstream.getsockname())
         self._directions.outgoing.add(self._name)
+        self._is_answered = outcome == 0
         if outcome:
             self._directions.poller.watch(upstream.fileno(), self._upstream_changed)
-        self._is_answered = outcome == 0
         return upstream
 
     async def _is_connected(self, upstream: socket.socket, limit: float | None) -> bool:
@@ -161,7 +187,7 @@ class Caller:
             return False
         if self._attempt is not upstream:
             return False  # `wake` has closed it
-        return upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        return _has_peer(upstream)
 
     async def _woken(self, at_most: float | None = None) -> None:
         """Wait for news, or for some seconds."""
@@ -180,7 +206,7 @@ class Caller:
             self._directions.poller.forget(self._attempt.fileno())
             self._attempt.close()
             self._attempt = None
-            self._directions.outgoing.discard(self._name)
+            self._directions.outgoing.remove(self._name)
 
     def _upstream_changed(self, _: int) -> None:
         self._is_answered = True
@@ -205,6 +231,15 @@ def keep_alive(connection: socket.socket) -> None:
 def name_of(address: tuple[Any, ...]) -> Name:
     """Return a socket's address in a form that can be compared: host and port."""
     return str(plain(address[0])), address[1]
+
+
+def _has_peer(connection: socket.socket) -> bool:
+    """Whether it is connected; that no error is known is true of one that is still connecting."""
+    try:
+        connection.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _has_nothing_to_say(client: socket.socket) -> bool:

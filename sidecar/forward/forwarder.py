@@ -22,7 +22,7 @@ from sidecar.election.background import Background
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.forward import pipes
-from sidecar.forward.caller import Caller, Directions, Name, Reached, TurnedAway
+from sidecar.forward.caller import Caller, Directions, Name, Outgoing, Reached, TurnedAway
 from sidecar.forward.listener import Listener, room_for
 from sidecar.forward.meter import ForwardMeter, Refusal
 from sidecar.forward.pipes import Pipes
@@ -86,6 +86,7 @@ class Forwarder:
         self._callers: set[Caller] = set()
         self._relays: dict[Relay, tuple[Term, Name]] = {}
         self._changed = asyncio.Event()
+        self._errors_told: set[type[Exception]] = set()
         self._tasks = Background()
         self._listeners = [
             Listener(each, functools.partial(self._accepted, rule.port), self._exhausted)
@@ -93,7 +94,7 @@ class Forwarder:
         ]
         resolver = Resolver([each.address for each in self._listeners], config.own_host)
         self._directions = Directions(
-            self._poller, self._route, resolver.resolve, outgoing=set(), wait=config.wait
+            self._poller, self._route, resolver.resolve, outgoing=Outgoing(), wait=config.wait
         )
 
     async def run(self) -> None:
@@ -154,6 +155,15 @@ class Forwarder:
         client.close()
 
     async def _serve(self, client: socket.socket, port: int) -> None:
+        """Carry a client; whatever goes wrong with it costs this one connection and no other."""
+        try:
+            await self._bring(client, port)
+        except Exception as exc:
+            if type(exc) not in self._errors_told:  # once for each kind: a client may come often
+                self._errors_told.add(type(exc))
+                log.exception("connection not forwarded")
+
+    async def _bring(self, client: socket.socket, port: int) -> None:
         began = self._loop.time()
         caller = Caller(client, port, self._directions)
         self._callers.add(caller)
@@ -165,6 +175,9 @@ class Forwarder:
             refusal = exc.reason
         except OSError:  # the kernel has no room for one more that is watched, or the like
             refusal = Refusal.NO_RESOURCES
+        except Exception:
+            refusal = Refusal.FAILED
+            raise
         finally:
             self._callers.discard(caller)
             self._meter.waited(self._loop.time() - began)
@@ -189,10 +202,13 @@ class Forwarder:
             relay.start()
         except OSError:
             relay.abort()
+        except Exception:
+            relay.abort()
+            raise
 
     def _ended(self, relay: Relay) -> None:
         _, name = self._relays.pop(relay)
-        self._directions.outgoing.discard(name)
+        self._directions.outgoing.remove(name)
         self._meter.open -= 1
         self._changed.set()
 

@@ -17,6 +17,7 @@ class Refusal(enum.StrEnum):
     LOOP = "loop"
     CLIENT_GONE = "client_gone"
     STOPPING = "stopping"
+    FAILED = "failed"
 
 
 @dataclass(slots=True)

@@ -19,6 +19,8 @@ ENDED = select.EPOLLRDHUP
 GONE = select.EPOLLHUP | select.EPOLLERR
 """Both directions are over, or the connection is broken."""
 BROKEN = select.EPOLLERR
+MARKED = select.EPOLLPRI
+"""There is a mark of urgent data, at which each read ends."""
 
 Ready = Callable[[int], None]
 
@@ -40,14 +42,14 @@ class Poller:
         self._loop = asyncio.get_running_loop()
         self._epoll = select.epoll()
         self._watchers: dict[int, Ready] = {}
-        self._due: deque[tuple[int, int]] = deque()
+        self._due: deque[tuple[int, Ready, int]] = deque()
         self._again: deque[Callable[[], None]] = deque()
         self._is_called = False
         self._loop.add_reader(self._epoll.fileno(), self._turn)
 
     def watch(self, fd: int, ready: Ready, *, only_the_end: bool = False) -> None:
         """Call `ready` with what is so now, and with each change from now on."""
-        events = ENDED if only_the_end else READABLE | WRITABLE | ENDED
+        events = ENDED if only_the_end else READABLE | WRITABLE | ENDED | MARKED
         if fd in self._watchers:
             self._epoll.modify(fd, events | select.EPOLLET)
         else:
@@ -87,14 +89,17 @@ class Poller:
             return
         self._before()
         if not self._due:
-            self._due.extend(self._epoll.poll(0, _BATCH))
+            self._due.extend(
+                (fd, self._watchers[fd], events) for fd, events in self._epoll.poll(0, _BATCH)
+            )
         ends_at = self._now() + _LONGEST_TURN
         resumed = len(self._again)
         try:
             while self._due:
-                fd, events = self._due.popleft()
-                ready = self._watchers.get(fd)  # whoever was served before may have closed it
-                if ready is not None:
+                fd, ready, events = self._due.popleft()
+                # Whoever was served before may have closed it, and its number may be another's
+                # since then: what has happened to the one is no news of the other.
+                if self._watchers.get(fd) is ready:
                     ready(events)
                 if self._now() >= ends_at:
                     return

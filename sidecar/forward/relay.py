@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from sidecar.forward import pipes
 from sidecar.forward.meter import ForwardMeter, Tally
 from sidecar.forward.pipes import Pipe, Pipes
-from sidecar.forward.poller import BROKEN, ENDED, GONE, READABLE, WRITABLE, Poller
+from sidecar.forward.poller import BROKEN, ENDED, GONE, MARKED, READABLE, WRITABLE, Poller
 
 _COPIED = 1 << 18
 """Bytes that are moved at once where there are no pipes."""
@@ -59,6 +59,7 @@ class Flow:
         is_readable: whether the source may have something.
         is_writable: whether the sink may take something.
         is_ending: whether the source is known to send nothing after what is there.
+        is_marked: whether the source marks urgent data: a read ends there, `splice` stays there.
         is_done: whether all is over, and the sink was told.
     """
 
@@ -74,6 +75,7 @@ class Flow:
         "_tools",
         "is_done",
         "is_ending",
+        "is_marked",
         "is_readable",
         "is_writable",
     )
@@ -82,7 +84,7 @@ class Flow:
         self, source: socket.socket, sink: socket.socket, tools: Tools, tally: Tally
     ) -> None:
         self.is_readable = self.is_writable = True
-        self.is_ending = self.is_done = False
+        self.is_ending = self.is_marked = self.is_done = False
         self._source, self._sink = source, sink
         self._tools, self._tally = tools, tally
         self._bulk = False
@@ -127,18 +129,20 @@ class Flow:
 
     def _fill(self) -> int:
         """Take something from the source; return how much of it the sink has already."""
-        if self._bulk and self._pipe is None:
+        if self._bulk and self._pipe is None and not self.is_marked:
             self._pipe = self._tools.pipes.borrow()
         try:
-            return self._pass_on() if self._pipe is None else self._suck(self._pipe)
+            if self._pipe is None or self.is_marked:
+                return self._pass_on()
+            return self._suck(self._pipe)
         except BlockingIOError:
             self.is_readable = False
             return 0
 
     def _suck(self, pipe: Pipe) -> int:
         self._held = os.splice(self._source.fileno(), pipe.write, pipes.SIZE, flags=pipes.FLAGS)
-        self._is_ended = self._held == 0
-        return 0
+        # Nothing: the end, or a mark with the end behind it. Only reading tells.
+        return 0 if self._held else self._pass_on()
 
     def _pass_on(self) -> int:
         buffer = self._tools.buffer
@@ -146,8 +150,8 @@ class Flow:
         self._is_ended = size == 0
         self._bulk = size >= _BULK
         # A short read is the last one there is, so that one need not be told so by another. Only
-        # an end that was announced is still to be read.
-        self.is_readable = size == len(buffer) or self.is_ending
+        # an end that was announced is still to be read, and what is behind a mark.
+        self.is_readable = size == len(buffer) or self.is_ending or self.is_marked
         sent = self._send(buffer[:size]) if size else 0
         if sent < size:
             self._rest = bytes(buffer[sent:size])
@@ -292,6 +296,8 @@ def _note(events: int, from_it: Flow, to_it: Flow) -> None:
     """Take in what has happened to a socket."""
     if events & (READABLE | ENDED | GONE):
         from_it.is_readable = True
+        if events & MARKED:
+            from_it.is_marked = True
         if events & (ENDED | GONE):
             from_it.is_ending = True
     if events & (WRITABLE | GONE):

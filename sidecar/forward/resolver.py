@@ -60,7 +60,7 @@ class Resolver:
                 return known
             try:
                 found = await self._loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError:
+            except (OSError, UnicodeError):  # not known, or nothing that could be asked for
                 return []
             addresses = [str(info[4][0]) for info in found]
             self._known = {host: (self._loop.time(), addresses)}

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sidecar.addresses import host_of
-from sidecar.core.state import ElectionState, Link, Role
+from sidecar.core.lease import NEVER
+from sidecar.core.state import ElectionState, Leader, Link, Role
 
 LOOPBACK, LOOPBACK6 = "127.0.0.1", "::1"
 
@@ -37,10 +38,18 @@ def route(state: ElectionState, now: float, own_host: str) -> Route | None:
         return Route(state.token, is_local=True, hosts=_local(own_host))
     state = state.at(now)
     leader = state.leader
-    if leader is None or (leader.id == state.id and not state.is_duplicate):
+    host = host_of(leader.address) if leader is not None else ""
+    if leader is None or not host or _is_own(leader, host, state.id, own_host):
         return None
-    host = host_of(leader.address)
-    return Route(leader.token, is_local=False, hosts=(host,)) if host else None
+    return Route(leader.token, is_local=False, hosts=(host,))
+
+
+def _is_own(leader: Leader, host: str, own_id: str, own_host: str) -> bool:
+    """Whether the leader's key is an own one: of now, or of a lease or a process before.
+
+    The id alone says it not: a pod may be recreated while its old node, cut off, goes on with it.
+    """
+    return leader.id == own_id and host == own_host
 
 
 def _local(own_host: str) -> tuple[str, ...]:
@@ -102,12 +111,16 @@ class Terms:
 
 def _look(term: Term, state: ElectionState, now: float) -> None:
     leader = state.at(now).leader
+    is_first = leader is not None and leader.token == term.token
     is_known = state.at(now).link is Link.CONNECTED
     if term.is_local and state.role is Role.LEADER and state.token == term.token:
         term.over_at = state.deadline  # which every renewal moves on
-    elif is_known and leader is not None and leader.token == term.token:
-        # Also the own term, while it is stepped down from and the key not yet given up: what is
-        # still connected is the work in hand that --drain is for.
+    elif is_known and is_first and term.is_local and state.kept_until > NEVER:
+        # Stepped down from, and the key not yet given up: what is still connected is the work in
+        # hand that --drain is for. But only for as long as nobody else can act, which each renewal
+        # moves on: a frozen process, or a key that was asked to go, is not waited for by others.
+        term.over_at = state.kept_until
+    elif is_known and is_first and not term.is_local:
         term.over_at = math.inf
     elif is_known or term.is_local:
         term.over_at = min(term.over_at, now)

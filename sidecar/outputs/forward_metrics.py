@@ -44,7 +44,8 @@ REFUSED = Description(
     ("name", "reason"),
     "Connections that were closed without having reached a leader, by reason: no_leader and "
     "unreachable (in time), too_many (at once), no_resources (of the machine; left to wait, not "
-    "closed), loop (they came from this forwarder itself), client_gone, stopping.",
+    "closed), loop (they came from this forwarder itself), client_gone, "
+    "stopping, failed (by an error of the forwarder, which is logged).",
 )
 OUTLIVED = Description(
     f"{_P}outlived_total",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.core.lease import NEVER
 from sidecar.core.state import Reason, Role
 from tests.election.sidecars import Notebook, Sidecar
 from tests.election.support import SOON, TTL, WAY, exactly, queue, removes
@@ -108,6 +109,21 @@ def test_the_key_is_kept_for_the_drain_time_however_long(sim: Simulation) -> Non
     assert b.state.candidates == ("a", "b")
     b.until_it_leads()
     assert sim.now == exactly(began + 3 * TTL + 2 * WAY)
+
+
+def test_a_drain_tells_until_when_the_key_stands_and_nothing_of_it_once_it_is_asked_to_go(
+    sim: Simulation,
+) -> None:
+    a, _ = pair(sim, drain=2 * TTL)
+    assert a.state.kept_until == NEVER
+    a.call(a.candidate.stop)
+    began = a.process.now()
+    sim.run(TTL)
+    assert a.state.role is Role.FOLLOWER
+    assert began + TTL < a.state.kept_until == a.election.session.deadline
+    sim.run(TTL + WAY / 2)  # on its way
+    assert a.state.candidates == ("a", "b")
+    assert a.state.kept_until == NEVER
 
 
 def test_a_drain_ends_where_the_margin_of_the_lease_begins(sim: Simulation) -> None:

@@ -105,25 +105,41 @@ class Rig:
             token=token,
             key="k",
             deadline=deadline,
+            kept_until=NEVER,
             leader=leader,
             reason=Reason.ELECTED,
             link=Link.CONNECTED,
         )
 
-    def step_down(self) -> None:
+    def step_down(self, lasts: float = LONG) -> None:
         """Lead no more; the key still stands first."""
-        self.publish(role=Role.FOLLOWER, token=0, key="", deadline=NEVER, reason=Reason.HANDOVER)
+        self.publish(
+            role=Role.FOLLOWER,
+            token=0,
+            key="",
+            deadline=NEVER,
+            kept_until=self.clock.now() + lasts,
+            reason=Reason.HANDOVER,
+        )
 
     def follow(self, host: str, token: int) -> None:
         """Let somebody else lead."""
         leader = Leader("other", f"{host}:1", token, "o")
         self.publish(
-            role=Role.FOLLOWER, token=0, key="", deadline=NEVER, leader=leader, link=Link.CONNECTED
+            role=Role.FOLLOWER,
+            token=0,
+            key="",
+            deadline=NEVER,
+            kept_until=NEVER,
+            leader=leader,
+            link=Link.CONNECTED,
         )
 
     def nobody(self) -> None:
         """Let nobody lead."""
-        self.publish(role=Role.FOLLOWER, token=0, key="", deadline=NEVER, leader=None)
+        self.publish(
+            role=Role.FOLLOWER, token=0, key="", deadline=NEVER, kept_until=NEVER, leader=None
+        )
 
     async def connect(self, source: str = LOOPBACK) -> socket.socket:
         """Return a new client."""

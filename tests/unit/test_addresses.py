@@ -52,12 +52,27 @@ def test_a_target_needs_a_host_and_a_real_port(text: str) -> None:
         parse_target(text)
 
 
-@pytest.mark.parametrize("text", ["10.0.0.7", "10.0.0.7:9090", "::1", "[::1]", "[::1]:80", "a.b"])
+LONGEST = 63 * "a"  # of the parts of a name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("10.0.0.7", "10.0.0.7:9090", "::1", "[::1]", "[::1]:80", "a.b"),
+        *(LONGEST, f"{LONGEST}.{LONGEST}.b:1"),
+    ],
+)
 def test_an_advertised_address_is_kept_as_it_is(text: str) -> None:
     assert parse_advertised(text) == text
 
 
-@pytest.mark.parametrize("text", ["", ":80", "http://a", "a/b", "a:0", "a\n", "[::1", "a:b:c"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":80", "http://a", "a/b", "a:0", "a\n", "[::1", "a:b:c"),
+        *(f"{LONGEST}a", f"b.{LONGEST}a:1", f"{LONGEST}a.b"),
+    ],
+)
 def test_an_advertised_address_has_a_host(text: str) -> None:
     with pytest.raises(ValueError, match="is no address that others could reach"):
         parse_advertised(text)

@@ -18,7 +18,9 @@ OTHER = Leader("other", "10.0.0.8:9090", 7, "o")
 ME = Leader("me", "10.0.0.7:9090", 8, "m")
 FOLLOWER = ElectionState("/e", "me", leader=OTHER, link=Link.CONNECTED)
 LEADING = replace(FOLLOWER, role=Role.LEADER, token=8, key="m", deadline=100.0, leader=ME)
-STEPPED_DOWN = replace(LEADING, role=Role.FOLLOWER, token=0, key="", deadline=NEVER)
+STEPPED_DOWN = replace(
+    LEADING, role=Role.FOLLOWER, token=0, key="", deadline=NEVER, kept_until=104.0
+)
 CUT_OFF = replace(FOLLOWER, leader=None, link=Link.SUSPENDED)
 
 
@@ -94,9 +96,16 @@ def test_there_is_no_way_while_nobody_acts_or_none_that_is_known(
     assert route(state, now, "10.0.0.7") is None
 
 
-def test_an_older_candidate_with_the_same_id_is_another_one() -> None:
-    state = replace(FOLLOWER, leader=replace(OTHER, id="me"), is_duplicate=True)
+@pytest.mark.parametrize("stands", [True, False])
+def test_a_candidate_elsewhere_with_the_same_id_is_another_one(*, stands: bool) -> None:
+    twin = replace(OTHER, id="me")
+    state = replace(FOLLOWER, leader=twin, is_duplicate=stands, is_registered=stands)
     assert route(state, 50.0, "10.0.0.7") == Route(7, is_local=False, hosts=("10.0.0.8",))
+
+
+def test_an_own_key_that_a_lost_lease_has_left_behind_leads_nowhere() -> None:
+    behind = replace(FOLLOWER, leader=replace(ME, token=5), is_duplicate=True)
+    assert route(behind, 50.0, "10.0.0.7") is None
 
 
 @pytest.mark.parametrize(
@@ -128,9 +137,24 @@ def test_the_own_term_ends_with_its_deadline_unless_it_is_renewed() -> None:
 def test_a_planned_step_down_ends_the_term_when_the_key_is_given_up() -> None:
     terms = terms_with(LEADING, 50.0)
     terms.look(STEPPED_DOWN, 60.0)
-    assert terms.next_end == math.inf
-    terms.look(FOLLOWER, 70.0)
+    terms.look(replace(STEPPED_DOWN, kept_until=130.0), 86.0)  # renewed, in a long drain
+    assert (list(terms.ended(131.9)), terms.next_end) == ([], 132.0)
+    terms.look(FOLLOWER, 90.0)
+    assert terms.next_end == 92.0
+
+
+def test_a_key_that_was_asked_to_go_ends_the_term_also_while_it_still_shows() -> None:
+    terms = terms_with(LEADING, 50.0)
+    terms.look(STEPPED_DOWN, 60.0)
+    terms.look(replace(STEPPED_DOWN, kept_until=NEVER), 70.0)
     assert terms.next_end == 72.0
+
+
+def test_who_is_frozen_in_a_drain_keeps_nothing_beyond_what_is_certain_of_the_key() -> None:
+    terms = terms_with(LEADING, 50.0)
+    terms.look(STEPPED_DOWN, 60.0)
+    (ended,) = terms.ended(106.0)  # asked before anything else, on waking
+    assert ended.token == 8
 
 
 def test_a_suspended_term_may_go_on() -> None:

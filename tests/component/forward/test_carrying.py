@@ -5,10 +5,13 @@ Each test runs on both event loops, with `splice` and without.
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator, Coroutine
+import sys
+import termios
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.forward import pipes
+from sidecar.forward.meter import Tally
 from sidecar.forward.proxy_protocol import header
+from sidecar.forward.relay import Flow
 from tests.component.forward.loops import LOOPS
 from tests.support.forwarding import (
     Program,
@@ -110,6 +115,77 @@ async def test_a_server_that_has_said_all_still_hears_the_client(
     client.close()
     assert await receive(server, 100) == b"more"
     await until(lambda: rig.meter.open == 0, "the connection is over")
+
+
+@pytest.mark.parametrize("size", [3, 2 * MIB + 3])
+async def test_what_is_behind_an_urgent_byte_is_carried(
+    rig: Rig, program: Program, size: int
+) -> None:
+    client, server = await pair(rig, program)
+    await both(send(client, bytes(size)), receive(server, size))  # small, or by now in bulk
+    for _ in range(20):
+        # All of it arrives before any is read, as this is one step of the loop.
+        client.send(b"before")
+        client.send(b"!", socket.MSG_OOB)
+        client.send(b"behind")
+        assert await receive(server, 12) == b"beforebehind"
+    client.send(b"before")
+    client.send(b"!", socket.MSG_OOB)
+    client.send(b"the end")
+    client.shutdown(socket.SHUT_WR)
+    assert await receive(server) == b"beforethe end"
+
+
+@contextlib.contextmanager
+def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Return the two ends of a connection, one of them not blocking."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    with one, other:
+        other.setblocking(False)
+        yield one, other
+
+
+async def test_in_bulk_the_end_behind_an_urgent_byte_that_was_not_heard_of_is_carried(
+    rig: Rig,
+) -> None:
+    with tcp_pair() as (client, source), tcp_pair() as (sink, server):
+        flow = Flow(source, sink, rig.forwarder._tools, Tally())
+        flow._bulk = True
+        client.send(b"before")
+        client.send(b"!", socket.MSG_OOB)
+        client.send(b"the end")
+        client.shutdown(socket.SHUT_WR)
+
+        def is_carried() -> bool:
+            flow.is_readable = True
+            flow.pump()
+            return flow.is_done
+
+        await until(is_carried, "it is carried to the end")
+        assert await receive(server) == b"beforethe end"
+
+
+def unconfirmed(sender: socket.socket) -> int:
+    """Return how many bytes the other side's kernel has not confirmed yet."""
+    return int.from_bytes(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+async def test_in_bulk_a_mark_that_was_heard_of_is_passed(rig: Rig) -> None:
+    tally, tools = Tally(), rig.forwarder._tools
+    with tcp_pair() as (client, source), tcp_pair() as (sink, _):
+        flow = Flow(source, sink, tools, tally)
+        flow._bulk = flow.is_marked = True
+        flow._pipe = tools.pipes.borrow()
+        client.send(b"before")
+        client.send(b"!", socket.MSG_OOB)
+        client.send(b"behind")
+
+        await until(lambda: not unconfirmed(client), "all of it has arrived")
+        flow.pump()  # once: no later event tells of what was there already
+        assert tally.bytes == len(b"beforebehind")
+        flow.drop()
 
 
 async def test_a_reset_is_passed_on_as_a_reset(rig: Rig, program: Program) -> None:

@@ -10,7 +10,11 @@ import pytest
 
 from sidecar import errors
 from sidecar.core.state import Link
+from sidecar.forward.caller import Caller, Outgoing
 from sidecar.forward.listener import bind
+from sidecar.forward.relay import Relay
+from sidecar.forward.resolver import Resolver
+from sidecar.forward.routes import Route
 from sidecar.forward.rules import parse_rule
 from tests.support.forwarding import (
     ELSEWHERE,
@@ -83,6 +87,39 @@ async def test_a_leader_that_refuses_is_tried_again_and_then_the_newer_one() -> 
                 await back.take()
 
 
+async def test_a_name_that_cannot_be_asked_for_is_one_that_is_not_known() -> None:
+    resolver = Resolver([], LOOPBACK)
+    for host in ("a" * 64, "a..b"):
+        way = Route(1, is_local=False, hosts=(host, LOOPBACK))
+        assert await resolver.resolve(way, 80) == [(socket.AF_INET, (LOOPBACK, 80))]
+
+
+@pytest.mark.parametrize("where", ["reach", "carry"])
+async def test_an_error_costs_the_one_connection_that_it_happened_to(
+    where: str,
+    program: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with forwarding(program) as rig:
+        rig.lead(1)
+        with monkeypatch.context() as patched:
+            if where == "reach":
+                patched.setattr(Caller, "reach", fail)
+            else:
+                patched.setattr(Relay, "start", lambda _: "".index("a bug"))
+            for _ in range(2):
+                assert await is_ended_or_reset(await rig.connect()) == b""
+            await until(lambda: rig.meter.open == 0, "both are over")
+        assert rig.refused() == ({"failed": 2} if where == "reach" else {})
+        assert caplog.text.count("connection not forwarded") == 1
+        await rig.connect()
+        await until_carried(rig, 1)
+
+
 @contextmanager
 def silent(port: int, host: str) -> Iterator[None]:
     """Listen, and let no connection come up: the queue is full."""
@@ -105,6 +142,22 @@ async def test_a_leader_that_does_not_answer_is_left_for_the_newer_one_at_once()
             await until(lambda: rig.forwarder._directions.outgoing, "it tries the silent one")
             rig.follow(THIRD, 2)
             assert await receive(await new.take(), 8) == b"question"
+
+
+async def test_a_leader_that_has_not_answered_yet_is_not_reached_whatever_is_heard_of_it() -> None:
+    with programs(THIRD) as (new,), silent(new.port, ELSEWHERE):
+        async with forwarding(new) as rig:
+            rig.follow(ELSEWHERE, 1)
+            await rig.connect()
+            await until(lambda: rig.forwarder._directions.outgoing, "it tries the silent one")
+            (caller,) = rig.forwarder._callers
+            first = caller._attempt
+            caller._upstream_changed(0)
+            await until(
+                lambda: rig.forwarder._relays or caller._attempt not in (first, None),
+                "it is carried, or tried again",
+            )
+            assert not rig.forwarder._relays
 
 
 async def test_a_client_that_is_gone_waits_no_longer(program: Program) -> None:
@@ -231,6 +284,23 @@ async def test_after_a_long_freeze_not_one_byte_more_goes_to_the_local_program(
         assert rig.meter.outlived == 1
 
 
+async def test_after_a_freeze_in_the_drain_not_one_byte_more_goes_to_the_local_program(
+    program: Program,
+) -> None:
+    clock = SteppedClock()
+    async with forwarding(program, clock=clock, drain=2.0) as rig:
+        rig.lead(1)
+        client = await rig.connect()
+        server = await program.take()
+        await until_carried(rig, 1)
+        rig.step_down(lasts=5.0)
+        await rig.forwarder.settle()
+        clock.ahead = 8.0
+        await send(client, b"late")
+        assert await is_ended_or_reset(server) == b""
+        assert rig.meter.outlived == 1
+
+
 async def is_ended_or_reset(sock: socket.socket) -> bytes:
     try:
         return await receive(sock)
@@ -305,6 +375,35 @@ async def test_a_connection_from_itself_is_closed(program: Program) -> None:
         assert await is_ended(client)
         assert rig.refused() == {"loop": 1}
         client.close()
+
+
+async def test_a_name_that_two_connections_have_is_known_until_both_are_over() -> None:
+    outgoing = Outgoing()
+    for _ in range(2):
+        outgoing.add((LOOPBACK, 5))
+    outgoing.remove((LOOPBACK, 5))
+    assert (LOOPBACK, 5) in outgoing
+    outgoing.remove((LOOPBACK, 5))
+    assert (LOOPBACK, 5) not in outgoing
+    assert not outgoing
+
+
+async def test_whoever_was_tried_in_vain_leaves_no_name_behind() -> None:
+    with programs(ELSEWHERE, THIRD) as (old, new):
+        old.close()
+        async with forwarding(new) as rig:
+            outgoing = rig.forwarder._directions.outgoing
+            rig.follow(ELSEWHERE, 1)
+            client = await rig.connect()
+            await until(lambda: rig.meter.open == 1, "it waits")
+            rig.follow(THIRD, 2)
+            server = await new.take()
+            await until_carried(rig, 1)
+            assert len(outgoing) == 1
+            client.close()
+            server.close()
+            await until(lambda: rig.meter.open == 0, "it is over")
+            assert not outgoing
 
 
 async def test_more_clients_than_allowed_are_closed(program: Program) -> None:
