@@ -93,7 +93,7 @@ class Fence:
                 await backoff.wait()
                 continue
             except Rejected as exc:
-                raise refused(exc) from exc
+                raise refused(exc, is_untouched=is_untouched) from exc
             if reply.succeeded:
                 return Written(True, reply.header.revision, not is_untouched)
             leader, found = reply.ranges

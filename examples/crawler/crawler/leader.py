@@ -15,7 +15,7 @@ from crawler import crawler_pb2 as pb
 from crawler.balance import Balancer
 from crawler.fence import Fence, Written
 from crawler.master_metrics import Metrics
-from crawler.problems import exists, not_found, not_the_leader
+from crawler.problems import Doubt, exists, not_found, not_the_leader
 from crawler.records import Assignment, Node, Resource, Spec
 from crawler.registry import living
 from crawler.view import Known, View
@@ -63,21 +63,23 @@ class Leader:
         """Add a resource and assign it, in one transaction; a repeated request changes nothing."""
         spec = checks.spec(request)
         await self._begun()
-        while True:
-            known = self._view.get(spec.name)
-            if known is not None:
-                return self._as_before(known, spec)
-            with self._view.reserve() as worker:
-                resource = Resource(spec, worker, request.request_id, self.token)
-                written = await self._fence.write(
-                    (Unchanged(keys.resource(spec.name), 0),),
-                    puts(resource),
-                    read=keys.resource(spec.name),
-                    deadline=deadline,
-                )
-                await self._catch_up(written)
-            if written.is_done:
-                return self._node(worker)
+        with Doubt() as doubt:
+            while True:
+                known = self._view.get(spec.name)
+                if known is not None:
+                    return self._as_before(known, spec)
+                with self._view.reserve() as worker:
+                    resource = Resource(spec, worker, request.request_id, self.token)
+                    written = await self._fence.write(
+                        (Unchanged(keys.resource(spec.name), 0),),
+                        puts(resource),
+                        read=keys.resource(spec.name),
+                        deadline=deadline,
+                    )
+                    doubt.note(is_untouched=not written.is_repeated)
+                    await self._catch_up(written)
+                if written.is_done:
+                    return self._node(worker)
 
     async def delete(
         self, request: pb.DeleteResourceRequest, deadline: float
