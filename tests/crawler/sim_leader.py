@@ -1,4 +1,4 @@
-"""A term of a Master on a simulated etcd, in virtual time: answers lost, members dead, writes late."""
+"""A term of a Master on a simulated etcd, in virtual time, with every fault it knows."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -1,7 +1,8 @@
 """What a failed call says of itself: "changed nothing" is told only where that is certain."""
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Awaitable
+from typing import cast
 
 import grpc
 import pytest
@@ -139,8 +140,7 @@ def test_a_term_that_ends_after_a_write_that_landed_may_have_changed_something(
         on.run(body)
 
 
-async def _problem_of(call: Any) -> Problem:
+async def _problem_of(call: Awaitable[pb.NodeSpec]) -> Problem:
     with pytest.raises(Problem) as caught:
-        message: pb.NodeSpec = await call
-        del message
+        await call
     return caught.value
