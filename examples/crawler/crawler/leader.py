@@ -22,8 +22,12 @@ from crawler.view import Known, View
 from sidecar.core.store import Delete, Put, Unchanged
 from sidecar.election import Coordinator
 from sidecar.election.background import Background
+from sidecar.errors import CoordinatorError
 
 log = logging.getLogger(__name__)
+
+_PROBE_EVERY = 2.0
+"""Seconds between two probes, and for an answer to one."""
 
 
 class Leader:
@@ -46,6 +50,7 @@ class Leader:
         await self._tasks.__aenter__()
         self._tasks.start(self._view.follow(), name=f"view-{self.token}")
         self._tasks.start(self._lead(), name=f"term-{self.token}")
+        self._tasks.start(self._probe(), name=f"probe-{self.token}")
         return self
 
     async def __aexit__(
@@ -148,6 +153,16 @@ class Leader:
                 *(self.token, len(self._view), len(nodes.value), took),
             )
             await Balancer(self._coordinator, self._view, self._fence, self._metrics).run()
+
+    async def _probe(self) -> None:
+        """Find a dead endpoint also while nobody calls; the watches then move to another one."""
+        start = keys.RESOURCES.encode()
+        while True:
+            await asyncio.sleep(_PROBE_EVERY)
+            try:
+                await self._coordinator.read(start, start + b"\0", timeout=_PROBE_EVERY)
+            except CoordinatorError as exc:
+                log.debug("probe failed error=%s", exc)
 
     async def _begun(self) -> None:
         """Wait until the view is filled; nothing is served before."""

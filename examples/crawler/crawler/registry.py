@@ -272,7 +272,8 @@ async def living(
 ) -> AsyncIterator[Feed[Mapping[str, Node]]]:
     """Follow the living nodes of a service; yields a feed of them, by id.
 
-    Entering waits until they were read once. While etcd is away the feed keeps what it had.
+    Entering waits until they were read once. While etcd is away the feed keeps what it had. See
+    `Mirror` for who has to call the same coordinator.
     """
     start = keys.service(prefix, service)
     async with Mirror(coordinator, start, keys.prefix_end(start)) as mirror:
