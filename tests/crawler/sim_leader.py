@@ -18,7 +18,7 @@ from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.sim_process import Process
 from tests.support.sim_world import Simulation
 
-LIMIT = 600.0  # virtual seconds
+LIMIT = 3600.0  # virtual seconds
 _ELECTION_KEY = "/resources/election/1"
 
 

@@ -49,6 +49,7 @@ class Leader:
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         self._tasks.start(self._view.follow(), name=f"view-{self.token}")
+        self._tasks.start(self._view.check(), name=f"check-{self.token}")
         self._tasks.start(self._lead(), name=f"term-{self.token}")
         self._tasks.start(self._probe(), name=f"probe-{self.token}")
         return self
