@@ -1,6 +1,7 @@
 """A leader whom nobody calls still notices what happens, in virtual time."""
 
 import asyncio
+import itertools
 
 import pytest
 from crawler import crawler_pb2 as pb
@@ -95,8 +96,8 @@ def test_what_the_watch_tells_in_time_is_not_read_again() -> None:
             async with on.leading(store) as (leader, _):
                 on.sim.set_weather(Weather(least=0.1, most=0.4))  # the watch is always late
                 end = soon(15 * CHECKED_WITHIN)
-                while asyncio.get_running_loop().time() < end:
-                    await leader.add(spec(), soon())
+                for number in itertools.takewhile(lambda _: soon(0) < end, itertools.count()):
+                    await leader.add(spec(request_id=f"r-{number}"), soon())
                     await leader.delete(pb.DeleteResourceRequest(name="news"), soon())
                 assert store.reads == 1
 

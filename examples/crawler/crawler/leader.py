@@ -10,7 +10,7 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from crawler import checks, keys
+from crawler import checks, deletions, keys
 from crawler import crawler_pb2 as pb
 from crawler.balance import Balancer
 from crawler.fence import Fence, Written
@@ -19,7 +19,7 @@ from crawler.problems import Doubt, exists, not_found, not_the_leader
 from crawler.records import Assignment, Node, Resource, Spec
 from crawler.registry import living
 from crawler.view import Known, View
-from sidecar.core.store import Delete, Put, Unchanged
+from sidecar.core.store import Put, Unchanged
 from sidecar.election import Coordinator
 from sidecar.election.background import Background
 from sidecar.errors import CoordinatorError
@@ -51,6 +51,8 @@ class Leader:
         self._tasks.start(self._view.follow(), name=f"view-{self.token}")
         self._tasks.start(self._view.check(), name=f"check-{self.token}")
         self._tasks.start(self._lead(), name=f"term-{self.token}")
+        sweeping = deletions.sweep(self._coordinator, self._fence)
+        self._tasks.start(sweeping, name=f"sweep-{self.token}")
         self._tasks.start(self._probe(), name=f"probe-{self.token}")
         return self
 
@@ -66,9 +68,13 @@ class Leader:
         await self._tasks.__aexit__(kind, exc, traceback)
 
     async def add(self, request: pb.ResourceSpec, deadline: float) -> pb.NodeSpec:
-        """Add a resource and assign it, in one transaction; a repeated request changes nothing."""
+        """Add a resource and assign it, in one transaction; a repeated request changes nothing.
+
+        Not even when the resource was deleted meanwhile: see `crawler.deletions`.
+        """
         spec = checks.spec(request)
         await self._begun()
+        key, mark, mark_at = keys.resource(spec.name), keys.deleted(spec.name), 0
         with Doubt() as doubt:
             while True:
                 known = self._view.get(spec.name)
@@ -77,15 +83,19 @@ class Leader:
                 with self._view.reserve() as worker:
                     resource = Resource(spec, worker, request.request_id, self.token)
                     written = await self._fence.write(
-                        (Unchanged(keys.resource(spec.name), 0),),
+                        (Unchanged(key, 0), Unchanged(mark, mark_at)),
                         puts(resource),
-                        read=keys.resource(spec.name),
+                        read=(key, mark),
                         deadline=deadline,
                     )
                     doubt.note(is_untouched=not written.is_repeated)
                     await self._catch_up(written)
                 if written.is_done:
                     return self._node(worker)
+                found, marked = written.found
+                if found is None and deletions.is_of(marked, request.request_id):
+                    return pb.NodeSpec()
+                mark_at = marked.mod_revision if marked else 0
 
     async def delete(
         self, request: pb.DeleteResourceRequest, deadline: float
@@ -95,19 +105,14 @@ class Leader:
         await self._begun()
         while True:
             known = self._known(name)
-            key, worker = keys.resource(name), known.resource.worker
-            assignment = (Delete(keys.assignment(worker, name)),) if worker else ()
-            written = await self._fence.write(
-                (Unchanged(key, known.revision),),
-                (Delete(key), Delete(keys.results(name)), *assignment),
-                read=key,
-                deadline=deadline,
-            )
+            written = await deletions.delete(self._fence, known, deadline)
             await self._catch_up(written)
-            is_gone = not written.is_done and written.found is None
-            if written.is_done or (is_gone and written.is_repeated):
+            if written.is_done:
                 return pb.DeleteResourceReply()
-            if is_gone:
+            (found,) = written.found
+            if written.is_repeated and (found is None or found.create_revision != known.added_at):
+                return pb.DeleteResourceReply()
+            if found is None:
                 raise not_found(name)
 
     async def get(self, request: pb.GetResourceRequest, deadline: float) -> pb.Resource:
@@ -180,10 +185,10 @@ class Leader:
         """Wait until the view shows what was written, or what stood in the way."""
         if written.is_done:
             await self._view.reached(written.revision)
-        elif written.found is not None:
-            if Resource.decode(written.found.value) is None:
-                raise exists(written.found.key.decode(errors="replace"))
-            await self._view.reached(written.found.mod_revision)
+        elif (found := written.found[0]) is not None:
+            if Resource.decode(found.value) is None:
+                raise exists(found.key.decode(errors="replace"))
+            await self._view.reached(found.mod_revision)
 
     def _as_before(self, known: Known, spec: Spec) -> pb.NodeSpec:
         if known.resource.spec != spec:

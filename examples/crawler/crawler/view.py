@@ -43,10 +43,11 @@ END = keys.prefix_end(START)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A resource as it was written at a revision."""
+    """A resource as it was written at a revision; `added_at` is its key's create revision."""
 
     resource: Resource
     revision: int
+    added_at: int
 
 
 class View:
@@ -224,7 +225,7 @@ class View:
             log.warning("no resource, ignored key=%r", kv.key)
             return
         bisect.insort(self._names, name)
-        self._known[name] = Known(resource, kv.mod_revision)
+        self._known[name] = Known(resource, kv.mod_revision, kv.create_revision)
         self._loads[resource.worker] += 1
         if self.nodes and resource.worker not in self.nodes:
             self.unsettled.set()
