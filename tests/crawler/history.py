@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from crawler import keys
-from crawler.records import Assignment, Resource
+from crawler.records import Assignment, Deletion, Resource
 
 from sidecar.core.store import Event
 from sidecar.etcd import EtcdCoordinator
@@ -61,14 +61,17 @@ def _note(found: History, event: Event) -> None:
     if event.deleted:
         return
     if keys.resource_of(kv.key) is not None:
-        record: Resource | Assignment | None = Resource.decode(kv.value)
+        record: Resource | Assignment | Deletion | None = Resource.decode(kv.value)
         found.added[keys.resource_of(kv.key) or ""] += kv.create_revision == kv.mod_revision
     elif keys.assignment_of(kv.key) is not None:
         record = Assignment.decode(kv.value)
+    elif kv.key.startswith(keys.DELETED.encode()):
+        record = Deletion.decode(kv.value)
     else:
         return  # a Worker's
     assert record is not None, kv
-    found.writes.append((kv.mod_revision, record.token, record.spec.name))
+    name = record.name if isinstance(record, Deletion) else record.spec.name
+    found.writes.append((kv.mod_revision, record.token, name))
 
 
 async def _events(etcd: EtcdCoordinator, prefix: bytes) -> AsyncIterator[Event]:

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from crawler import crawler_pb2 as pb
 from crawler import keys
+from crawler.records import Deletion
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -72,10 +73,14 @@ def test_what_is_added_twice_is_added_once(crew: Crew) -> None:
 def test_what_is_deleted_is_gone_with_its_assignment_and_results(crew: Crew) -> None:
     leader, follower = crew.start(2, 3)
     crew.work("a")
-    follower.add("news")
+    follower.add("news", request_id="r-1")
     crew.cluster.etcdctl("put", keys.results("news").decode(), "{}")
     assert follower.request("DELETE", "/resources/news").status_code == 200
-    assert crew.get(keys.ROOT) == {}
+    mark = keys.deleted("news").decode()
+    assert set(crew.get(keys.ROOT)) == {mark}
+    assert Deletion.decode(crew.get(mark)[mark][0]) == Deletion(
+        "news", "r-1", leader.leadership.token or 0
+    )
     for method in ("DELETE", "GET"):
         again = leader.request(method, "/resources/news")
         assert (again.status_code, fields(again)["field"]) == (404, "name")

@@ -75,7 +75,7 @@ async def test_a_node_stands_in_go_micros_layout_on_a_lease(
             "version": "latest",
             "metadata": None,
             "endpoints": [{"name": "Add", "request": None, "response": None, "metadata": {}}],
-            "nodes": [{"id": "a/1", "address": "x:1", "metadata": {"pid": "7"}}],
+            "nodes": [{"id": "a/1", "address": "x:1", "metadata": {"pid": "7", "ttl": "2"}}],
         }
 
 

@@ -91,7 +91,7 @@ class Balancer:
         if not then:
             return True
         written = await self._fence.write(
-            unchanged, then, read=unchanged[0].key, deadline=self._deadline()
+            unchanged, then, read=(unchanged[0].key,), deadline=self._deadline()
         )
         if written.is_done:
             self._metrics.moves.inc(len(unchanged))
@@ -131,7 +131,7 @@ class Balancer:
         written = await self._fence.write(
             (Unchanged(key, known.revision if known else 0),),
             (then,),
-            read=key,
+            read=(key,),
             deadline=self._deadline(),
         )
         if written.is_done:

@@ -29,13 +29,13 @@ class Written(NamedTuple):
         is_done: False when a condition did not hold; then nothing was written.
         revision: of the store, which is that of the write when there was one.
         is_repeated: whether an earlier try of it went unanswered, and may have been done.
-        found: what `read` holds when a condition did not hold; None when it is absent.
+        found: what each key to read holds when a condition did not hold; None: it is absent.
     """
 
     is_done: bool
     revision: int
     is_repeated: bool = False
-    found: KeyValue | None = None
+    found: tuple[KeyValue | None, ...] = ()
 
 
 class Fence:
@@ -58,26 +58,30 @@ class Fence:
         unchanged: Sequence[Unchanged],
         then: Sequence[Put | Delete],
         *,
-        read: bytes,
+        read: Sequence[bytes],
         deadline: float,
     ) -> Written:
-        """Write if this term goes on and everything is as it was read, else read one key.
+        """Write if this term goes on and everything is as it was read, else read some keys.
 
-        While the store does not answer, the same transaction is sent again; its conditions keep
-        it from taking effect twice. So after an unheard success the answer is "not done", and
-        what is found tells it.
+        While the store does not answer, the same transaction is sent again. So one of its tries
+        can arrive long after the answer, as long as the term goes on. Only the caller's conditions
+        keep it from taking effect twice: where that would harm, a success must change something
+        that one of them names, and nobody may change that back. Then the answer after an unheard
+        success is "not done", and what is found tells it.
 
         Args:
-            unchanged: what must be as it was read.
+            unchanged: what must be as it was read. That a key is absent can come true again;
+                a revision cannot.
             then: what to write.
-            read: the key to look at when a condition does not hold.
+            read: the keys to look at when a condition does not hold.
             deadline: of the event loop's clock.
 
         Raises:
             Problem: the term is over, the store did not answer in time, or refuses the write.
         """
         conditions: list[Guard | Unchanged] = [self._guard, *unchanged]
-        txn = Txn(tuple(conditions), tuple(then), (Range(self._key), Range(read)))
+        looks = (Range(self._key), *map(Range, read))
+        txn = Txn(tuple(conditions), tuple(then), looks)
         backoff = Backoff(self._rng)
         is_untouched = True
         while True:
@@ -93,11 +97,11 @@ class Fence:
                 await backoff.wait()
                 continue
             except Rejected as exc:
-                raise refused(exc) from exc
+                raise refused(exc, is_untouched=is_untouched) from exc
             if reply.succeeded:
                 return Written(True, reply.header.revision, not is_untouched)
-            leader, found = reply.ranges
+            leader, *found = reply.ranges
             if [kv.create_revision for kv in leader] != [self.token]:
                 raise not_the_leader(is_untouched=is_untouched)
-            kv = found[0] if found else None
-            return Written(False, reply.header.revision, not is_untouched, kv)
+            kvs = tuple(kvs[0] if kvs else None for kvs in found)
+            return Written(False, reply.header.revision, not is_untouched, kvs)

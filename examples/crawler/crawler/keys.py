@@ -5,6 +5,7 @@
     /crawler/resources/<resource>              what to crawl, and which Worker does it
     /crawler/assignments/<worker>/<resource>   the same for that Worker, who watches nothing else
     /crawler/results/<resource>                what came of it, written by the Worker
+    /crawler/deleted/<resource>                that it was deleted, for a while
     /micro/registry/<service>/<node id>        who lives, in go-micro's layout, on their own leases
 
 Neither names of resources nor ids of Workers hold a slash.
@@ -16,6 +17,7 @@ ROOT = "/crawler/"
 RESOURCES = ROOT + "resources/"
 ASSIGNMENTS = ROOT + "assignments/"
 RESULTS = ROOT + "results/"
+DELETED = ROOT + "deleted/"
 REGISTRY = "/micro/registry/"
 
 MASTER_SERVICE = "crawler.master"
@@ -40,6 +42,11 @@ def assignment(worker: str, name: str) -> bytes:
 def results(name: str) -> bytes:
     """Return the key of a resource's results."""
     return (RESULTS + name).encode()
+
+
+def deleted(name: str) -> bytes:
+    """Return the key that tells of a resource's deletion."""
+    return (DELETED + name).encode()
 
 
 def service(prefix: str, name: str) -> bytes:

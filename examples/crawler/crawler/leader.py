@@ -10,20 +10,24 @@ import logging
 from types import TracebackType
 from typing import Self
 
-from crawler import checks, keys
+from crawler import checks, deletions, keys
 from crawler import crawler_pb2 as pb
 from crawler.balance import Balancer
 from crawler.fence import Fence, Written
 from crawler.master_metrics import Metrics
-from crawler.problems import exists, not_found, not_the_leader
+from crawler.problems import Doubt, exists, not_found, not_the_leader
 from crawler.records import Assignment, Node, Resource, Spec
 from crawler.registry import living
 from crawler.view import Known, View
-from sidecar.core.store import Delete, Put, Unchanged
+from sidecar.core.store import Put, Unchanged
 from sidecar.election import Coordinator
 from sidecar.election.background import Background
+from sidecar.errors import CoordinatorError
 
 log = logging.getLogger(__name__)
+
+_PROBE_EVERY = 2.0
+"""Seconds between two probes, and for an answer to one."""
 
 
 class Leader:
@@ -45,7 +49,11 @@ class Leader:
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
         self._tasks.start(self._view.follow(), name=f"view-{self.token}")
+        self._tasks.start(self._view.check(), name=f"check-{self.token}")
         self._tasks.start(self._lead(), name=f"term-{self.token}")
+        sweeping = deletions.sweep(self._coordinator, self._fence)
+        self._tasks.start(sweeping, name=f"sweep-{self.token}")
+        self._tasks.start(self._probe(), name=f"probe-{self.token}")
         return self
 
     async def __aexit__(
@@ -60,24 +68,34 @@ class Leader:
         await self._tasks.__aexit__(kind, exc, traceback)
 
     async def add(self, request: pb.ResourceSpec, deadline: float) -> pb.NodeSpec:
-        """Add a resource and assign it, in one transaction; a repeated request changes nothing."""
+        """Add a resource and assign it, in one transaction; a repeated request changes nothing.
+
+        Not even when the resource was deleted meanwhile: see `crawler.deletions`.
+        """
         spec = checks.spec(request)
         await self._begun()
-        while True:
-            known = self._view.get(spec.name)
-            if known is not None:
-                return self._as_before(known, spec)
-            with self._view.reserve() as worker:
-                resource = Resource(spec, worker, request.request_id, self.token)
-                written = await self._fence.write(
-                    (Unchanged(keys.resource(spec.name), 0),),
-                    puts(resource),
-                    read=keys.resource(spec.name),
-                    deadline=deadline,
-                )
-                await self._catch_up(written)
-            if written.is_done:
-                return self._node(worker)
+        key, mark, mark_at = keys.resource(spec.name), keys.deleted(spec.name), 0
+        with Doubt() as doubt:
+            while True:
+                known = self._view.get(spec.name)
+                if known is not None:
+                    return self._as_before(known, spec)
+                with self._view.reserve() as worker:
+                    resource = Resource(spec, worker, request.request_id, self.token)
+                    written = await self._fence.write(
+                        (Unchanged(key, 0), Unchanged(mark, mark_at)),
+                        puts(resource),
+                        read=(key, mark),
+                        deadline=deadline,
+                    )
+                    doubt.note(is_untouched=not written.is_repeated)
+                    await self._catch_up(written)
+                if written.is_done:
+                    return self._node(worker)
+                found, marked = written.found
+                if found is None and deletions.is_of(marked, request.request_id):
+                    return pb.NodeSpec()
+                mark_at = marked.mod_revision if marked else 0
 
     async def delete(
         self, request: pb.DeleteResourceRequest, deadline: float
@@ -87,19 +105,14 @@ class Leader:
         await self._begun()
         while True:
             known = self._known(name)
-            key, worker = keys.resource(name), known.resource.worker
-            assignment = (Delete(keys.assignment(worker, name)),) if worker else ()
-            written = await self._fence.write(
-                (Unchanged(key, known.revision),),
-                (Delete(key), Delete(keys.results(name)), *assignment),
-                read=key,
-                deadline=deadline,
-            )
+            written = await deletions.delete(self._fence, known, deadline)
             await self._catch_up(written)
-            is_gone = not written.is_done and written.found is None
-            if written.is_done or (is_gone and written.is_repeated):
+            if written.is_done:
                 return pb.DeleteResourceReply()
-            if is_gone:
+            (found,) = written.found
+            if written.is_repeated and (found is None or found.create_revision != known.added_at):
+                return pb.DeleteResourceReply()
+            if found is None:
                 raise not_found(name)
 
     async def get(self, request: pb.GetResourceRequest, deadline: float) -> pb.Resource:
@@ -147,6 +160,16 @@ class Leader:
             )
             await Balancer(self._coordinator, self._view, self._fence, self._metrics).run()
 
+    async def _probe(self) -> None:
+        """Find a dead endpoint also while nobody calls; the watches then move to another one."""
+        start = keys.RESOURCES.encode()
+        while True:
+            await asyncio.sleep(_PROBE_EVERY)
+            try:
+                await self._coordinator.read(start, start + b"\0", timeout=_PROBE_EVERY)
+            except CoordinatorError as exc:
+                log.debug("probe failed error=%s", exc)
+
     async def _begun(self) -> None:
         """Wait until the view is filled; nothing is served before."""
         await self._ready.wait()
@@ -162,10 +185,10 @@ class Leader:
         """Wait until the view shows what was written, or what stood in the way."""
         if written.is_done:
             await self._view.reached(written.revision)
-        elif written.found is not None:
-            if Resource.decode(written.found.value) is None:
-                raise exists(written.found.key.decode(errors="replace"))
-            await self._view.reached(written.found.mod_revision)
+        elif (found := written.found[0]) is not None:
+            if Resource.decode(found.value) is None:
+                raise exists(found.key.decode(errors="replace"))
+            await self._view.reached(found.mod_revision)
 
     def _as_before(self, known: Known, spec: Spec) -> pb.NodeSpec:
         if known.resource.spec != spec:

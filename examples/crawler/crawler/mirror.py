@@ -32,8 +32,9 @@ _OPEN_AGAIN = 50.0
 class Mirror:
     """The range [start, end) as of the latest event; an async context manager.
 
-    A dead endpoint is found by whoever else calls the same coordinator, as a session does with its
-    renewals; the watch then moves with it.
+    A dead endpoint is found by whoever else calls the same coordinator, and somebody must, every
+    few seconds: a session does with its renewals, a leader with its probes. The watch then moves
+    with it.
 
     Attributes:
         kvs: what the range holds; the same mapping all the time, so look at it without awaiting

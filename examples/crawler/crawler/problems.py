@@ -6,7 +6,8 @@ the leader said.
 
 from __future__ import annotations
 
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 
@@ -64,6 +65,45 @@ class Problem(Exception):
         field = ((FIELD, self.field),) if self.field else ()
         return (*field, (UNTOUCHED, "1")) if self.is_untouched else field
 
+    def doubted(self) -> Problem:
+        """Return the same of a call that may have changed something before it came to this."""
+        if not self.is_untouched:
+            return self
+        return Problem(
+            self.code,
+            f"{self.message}; an earlier try of the call may have taken effect",
+            field=self.field,
+            is_untouched=False,
+            is_elsewhere=self.is_elsewhere,
+        )
+
+
+class Doubt:
+    """What a call may have changed by now; a context manager whose problems tell it.
+
+    Each step of a call knows only of itself. What the whole call fails with must not say that
+    nothing was changed when an earlier step may have changed something.
+    """
+
+    def __init__(self) -> None:
+        self._is_untouched = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, Problem) and exc.is_untouched and not self._is_untouched:
+            raise exc.doubted() from exc
+
+    def note(self, *, is_untouched: bool) -> None:
+        """Take what a step has told of itself."""
+        self._is_untouched &= is_untouched
+
 
 def invalid(field: str, message: str) -> Problem:
     """Return the problem of a field that cannot be used as it is."""
@@ -111,11 +151,12 @@ def overdue() -> Problem:
     return Problem(grpc.StatusCode.DEADLINE_EXCEEDED, message, is_untouched=False)
 
 
-def refused(error: Rejected) -> Problem:
+def refused(error: Rejected, *, is_untouched: bool) -> Problem:
     """Return the problem of a write that etcd does not take, whoever asks."""
     is_full = isinstance(error, StoreFull)
     code = grpc.StatusCode.RESOURCE_EXHAUSTED if is_full else grpc.StatusCode.INTERNAL
-    return Problem(code, f"etcd refuses to write: {error}")
+    problem = Problem(code, f"etcd refuses to write: {error}")
+    return problem if is_untouched else problem.doubted()
 
 
 def from_rpc(error: grpc.aio.AioRpcError, leader: str) -> Problem:

@@ -68,6 +68,33 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
+class Deletion:
+    """The value of a deleted resource's mark.
+
+    Attributes:
+        request_id: of the request that had added it.
+        token: the fencing token of the term in which it was deleted.
+    """
+
+    name: str
+    request_id: str
+    token: int
+
+    def encode(self) -> bytes:
+        """Return the value for etcd."""
+        return _json({"name": self.name, "request_id": self.request_id, "token": self.token})
+
+    @classmethod
+    def decode(cls, value: bytes) -> Deletion | None:
+        """Return the record in a value; None when there is none."""
+        document = _object(value)
+        if document is None or not _text(document, "name"):
+            return None
+        request_id, token = _text(document, "request_id"), _whole(document, "token")
+        return cls(_text(document, "name"), request_id, token)
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """The value of an assignment's key: all that a Worker needs.
 

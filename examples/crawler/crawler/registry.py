@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,8 +32,13 @@ from sidecar.errors import CoordinatorError, LeaseNotFound, Rejected, SessionLos
 
 log = logging.getLogger(__name__)
 
+_LIVES = 3
+"""TTLs for which the key of an earlier life may still stand, seen through one leader of etcd: etcd
+looks for leases to end now and then, and a slow one does so late."""
+
 _AFTER_TTL = 1.0
-"""Seconds beyond the TTL for which the key of an earlier life may still stand."""
+_TTL = "ttl"
+"""In the metadata: seconds of the lease that the key is bound to."""
 
 
 class NodeIdInUse(SidecarError):
@@ -79,7 +85,13 @@ class Registry:
         endpoints: Sequence[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        self.node = Node(service, node_id, address, dict(metadata or {}), tuple(endpoints))
+        self.node = Node(
+            service,
+            node_id,
+            address,
+            {**(metadata or {}), _TTL: f"{ttl:g}"},
+            tuple(endpoints),
+        )
         self.key = keys.node(prefix, service, node_id)
         self._coordinator = coordinator
         self._value = self.node.encode()
@@ -193,6 +205,7 @@ class Registry:
                 session.lose("expired")
                 raise SessionLost("expired") from exc
             except CoordinatorError as exc:
+                patience.begin_again()
                 session.contact.failed("registration", exc)
             else:
                 if create_revision:
@@ -218,24 +231,34 @@ class Registry:
         (found,) = reply.ranges[0]
         if found.lease == session.lease:
             return found.create_revision  # an earlier try took effect, unheard
-        patience.check(found, session.ttl)
+        patience.check(found, reply.header.raft_term, session.ttl)
         return 0
 
 
 class _Patience:
-    """Tells a living owner of the id from one that died, whose key ends with its lease."""
+    """Tells a living owner of the id from one that died, whose key ends with its lease.
+
+    A new leader of etcd grants every lease anew, and while etcd has none no lease ends. So only
+    the time counts in which one leader of etcd has answered every call.
+    """
 
     def __init__(self, clock: Clock, node: Node) -> None:
         self._clock = clock
         self._node = node
-        self._rival = 0
+        self._seen = (0, 0)
         self._until = NEVER
 
-    def check(self, found: KeyValue, ttl: float) -> None:
+    def begin_again(self) -> None:
+        """Count from the next look: etcd has not answered."""
+        self._seen = (0, 0)
+
+    def check(self, found: KeyValue, raft_term: int, ttl: float) -> None:
         """Raise `NodeIdInUse` when the same key has stood for longer than a dead one's could."""
-        if found.create_revision != self._rival:
-            self._rival = found.create_revision
-            self._until = self._clock.now() + ttl + _AFTER_TTL
+        seen = (found.create_revision, raft_term)
+        if seen != self._seen:
+            self._seen = seen
+            longest = max(_LIVES * ttl, _ttl(found))
+            self._until = self._clock.now() + longest + _AFTER_TTL
         elif self._clock.now() > self._until:
             raise NodeIdInUse(
                 f"the id {self._node.id!r} is in use by another {self._node.service}, which runs "
@@ -249,7 +272,8 @@ async def living(
 ) -> AsyncIterator[Feed[Mapping[str, Node]]]:
     """Follow the living nodes of a service; yields a feed of them, by id.
 
-    Entering waits until they were read once. While etcd is away the feed keeps what it had.
+    Entering waits until they were read once. While etcd is away the feed keeps what it had. See
+    `Mirror` for who has to call the same coordinator.
     """
     start = keys.service(prefix, service)
     async with Mirror(coordinator, start, keys.prefix_end(start)) as mirror:
@@ -262,6 +286,16 @@ async def living(
 def _nodes(kvs: Mapping[bytes, KeyValue]) -> Mapping[str, Node]:
     found = (Node.decode(kv.value) for kv in kvs.values())
     return {node.id: node for node in found if node is not None}
+
+
+def _ttl(found: KeyValue) -> float:
+    """Return the TTL that a key tells of its lease, 0 where it tells none."""
+    node = Node.decode(found.value)
+    try:
+        ttl = float(node.metadata.get(_TTL, "")) if node is not None else 0.0
+    except ValueError:
+        return 0.0
+    return ttl if math.isfinite(ttl) else 0.0
 
 
 def _address(found: KeyValue) -> str:

@@ -15,7 +15,7 @@ from crawler import crawler_pb2 as pb
 from crawler.calls import Call, Reply
 from crawler.master_metrics import Metrics
 from crawler.peers import Peers
-from crawler.problems import Problem, no_leader, not_the_leader, overdue
+from crawler.problems import Doubt, Problem, no_leader, not_the_leader, overdue
 from crawler.standing import Standing
 
 _AGAIN, _AGAIN_AT_MOST = 0.05, 0.5
@@ -58,15 +58,17 @@ class Router:
         return reply
 
     async def _until_done(self, call: Call) -> Reply:
-        problem, pause = overdue(), _AGAIN
+        problem, pause, doubt = overdue(), _AGAIN, Doubt()
         try:
             async with self._limited(call):
                 while True:
                     seen = self._standing.seen.version
                     try:
-                        return await self._once(call)
+                        with doubt:
+                            return await self._once(call)
                     except Problem as exc:
                         self._check_again(call, exc)
+                        doubt.note(is_untouched=exc.is_untouched)
                         problem = exc
                     is_news = await self._changed(seen, pause)
                     pause = _AGAIN if is_news else min(2 * pause, _AGAIN_AT_MOST)

@@ -24,10 +24,13 @@ class Task:
     """One resource that is crawled.
 
     Attributes:
+        assigned_at: the create revision of its assignment in etcd. Another one means that the
+            resource was somebody else's meanwhile, or another one of that name.
         revision: of the last change of its assignment in etcd, which each write must name.
     """
 
     spec: Spec
+    assigned_at: int
     revision: Feed[int]
     handle: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -77,19 +80,20 @@ class Tasks:
             log.warning("not assigned to this worker, ignored key=%s", key.decode(errors="replace"))
             self._drop(key)
         elif task is None:
-            self._start(key, assignment.spec, kv.mod_revision, "taken")
-        elif task.spec == assignment.spec:
+            self._start(key, assignment.spec, kv, "taken")
+        elif (task.spec, task.assigned_at) == (assignment.spec, kv.create_revision):
             task.revision.publish(kv.mod_revision)
         else:
             self._end(task)
-            self._start(key, assignment.spec, kv.mod_revision, "changed")
+            self._start(key, assignment.spec, kv, "changed")
 
-    def _start(self, key: bytes, spec: Spec, revision: int, change: str) -> None:
-        task = self._running[key] = Task(spec, Feed(revision))
+    def _start(self, key: bytes, spec: Spec, kv: KeyValue, change: str) -> None:
+        task = Task(spec, kv.create_revision, Feed(kv.mod_revision))
+        self._running[key] = task
         if self._work is not None:
             task.handle = self._group.create_task(self._work(task), name=f"crawl-{spec.name}")
         self._metrics.changed(change)
-        log.info("%s resource=%s revision=%d", change, spec.name, revision)
+        log.info("%s resource=%s revision=%d", change, spec.name, kv.mod_revision)
 
     def _drop(self, key: bytes) -> None:
         task = self._running.pop(key, None)

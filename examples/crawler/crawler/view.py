@@ -2,6 +2,9 @@
 
 It is a cache and nothing more: every write is a transaction that requires what was read to be
 still so, and a write's effect shows here only once the watch has told it.
+
+A watch that is lost goes on where it was, and some versions of etcd skip a delete then. So now and
+then the keys in the store, without their values, are held against what is known.
 """
 
 from __future__ import annotations
@@ -30,16 +33,21 @@ _READ_WITHIN = 5.0
 _SILENCE = 2.0
 """Seconds after which a watch is given up that has told nothing, and not of a known change."""
 
+_CHECK_EVERY = 60.0
+_GRACE = 1.0
+"""Seconds for the watch to tell what a check has seen; later it never will."""
+
 START = keys.RESOURCES.encode()
 END = keys.prefix_end(START)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A resource as it was written at a revision."""
+    """A resource as it was written at a revision; `added_at` is its key's create revision."""
 
     resource: Resource
     revision: int
+    added_at: int
 
 
 class View:
@@ -50,6 +58,7 @@ class View:
         self.unsettled = asyncio.Event()
         self._coordinator = coordinator
         self._known: dict[str, Known] = {}
+        self._stored: dict[bytes, int] = {}  # of each key, also where it holds no resource
         self._names: list[str] = []  # sorted
         self._loads: Counter[str] = Counter()
         self._reserved: Counter[str] = Counter()
@@ -147,9 +156,41 @@ class View:
                 log.info("watch lost error=%s", exc)
                 await backoff.wait()
 
+    async def check(self) -> None:
+        """Find what no watch has told, until cancelled."""
+        rng = random.SystemRandom()
+        while True:
+            await asyncio.sleep(_CHECK_EVERY * rng.uniform(0.8, 1.2))
+            try:
+                doubts = await self._doubts()
+                if doubts:
+                    await asyncio.sleep(_GRACE)
+                    doubts &= await self._doubts()
+            except CoordinatorError as exc:
+                log.debug("check failed error=%s", exc)
+                continue
+            if doubts:
+                self._give_watch_up("the watch has missed something")
+
+    async def _doubts(self) -> set[tuple[bytes, int, int]]:
+        """Return (key, revision in the store, revision here) where the two differ; 0: absent.
+
+        Where neither has changed until a second look, the watch is not just late.
+        """
+        reply = await self._coordinator.read(START, END, timeout=_READ_WITHIN, keys_only=True)
+        found, here = {kv.key: kv.mod_revision for kv in reply.kvs}, self._stored
+        if found == here:
+            return set()
+        return {
+            (key, found.get(key, 0), here.get(key, 0))
+            for key in found.keys() | here.keys()
+            if found.get(key) != here.get(key)
+        }
+
     async def _read(self) -> None:
         reply = await self._coordinator.read(START, END, timeout=_READ_WITHIN)
         self._known.clear()
+        self._stored.clear()
         self._names.clear()
         self._loads.clear()
         for kv in reply.kvs:
@@ -164,7 +205,7 @@ class View:
             async with watch as batches, asyncio.timeout(None) as self._watch:
                 await self._apply(batches)
         except TimeoutError:
-            pass  # `reached` has given it up
+            pass  # it was given up
         finally:
             self._watch = None
 
@@ -178,17 +219,19 @@ class View:
                 self._tell(batch.revision)
 
     def _put(self, kv: KeyValue) -> None:
+        self._stored[kv.key] = kv.mod_revision
         name, resource = keys.resource_of(kv.key), Resource.decode(kv.value)
         if name is None or resource is None or resource.spec.name != name:
             log.warning("no resource, ignored key=%r", kv.key)
             return
         bisect.insort(self._names, name)
-        self._known[name] = Known(resource, kv.mod_revision)
+        self._known[name] = Known(resource, kv.mod_revision, kv.create_revision)
         self._loads[resource.worker] += 1
         if self.nodes and resource.worker not in self.nodes:
             self.unsettled.set()
 
     def _drop(self, key: bytes) -> None:
+        self._stored.pop(key, None)
         name = keys.resource_of(key) or ""
         known = self._known.pop(name, None)
         if known is not None:
@@ -205,7 +248,11 @@ class View:
 
     def _doubt_watch(self, now: float) -> None:
         """Give a watch up that has told nothing while there was something to tell."""
-        if self._watch is not None and now - self._heard_at > _SILENCE:
-            log.warning("watch is silent, reading again revision=%d", self._revision)
-            self._watch.reschedule(now)
+        if now - self._heard_at > _SILENCE:
+            self._give_watch_up("the watch is silent")
+
+    def _give_watch_up(self, why: str) -> None:
+        if self._watch is not None:
+            log.warning("reading again reason=%r revision=%d", why, self._revision)
+            self._watch.reschedule(asyncio.get_running_loop().time())
             self._watch = None
