@@ -19,7 +19,7 @@ Word = TypeVar("Word", bound=str)
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})(ms|s|m)?")
 _WHOLE = re.compile(r"[0-9]{1,12}")
 _YES, _NO = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-_SHOWN = 80  # characters of a wrong value that are shown
+_SHOWN = 200  # characters of a wrong value that are shown
 _LONGEST_ID = 253  # bytes, as Kubernetes limits the names of pods
 _MILLISECONDS_PER_SECOND = 1000
 _SECONDS_PER_MINUTE = 60

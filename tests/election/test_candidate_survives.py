@@ -42,6 +42,7 @@ def is_delete(txn: Any) -> bool:
     return any(isinstance(op, Delete) and op.end is None for op in txn.then)
 
 
+answers = is_kind(LAYOUT.answer(""))
 DUTIES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("grant", "grant", lambda _: True),
     ("revoke", "revoke", lambda _: True),
@@ -50,7 +51,8 @@ DUTIES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("read", "read", lambda _: True),
     ("campaign", "txn", is_kind(LAYOUT.candidates)),
     ("history", "txn", is_kind(LAYOUT.name.encode() + b".history/")),
-    ("answer", "txn", is_kind(LAYOUT.answer(""))),
+    ("answer", "txn", answers),
+    ("asker", "read", lambda key: key == LAYOUT.request("1")),
     ("resign", "txn", is_delete),
 ]
 CASES = [
@@ -76,7 +78,7 @@ def is_asked_to_resign(sim: Simulation, a: Sidecar, nonce: str) -> None:
 def test_no_answer_of_the_store_ends_it(
     sim: Simulation, kind: str, matching: Callable[[Any], bool], error: CoordinatorError
 ) -> None:
-    a = Sidecar(sim)
+    a = Sidecar(sim, drain=1.0 if matching is answers else 0.0)  # only then it answers
     fates = [Fate(matching=matching, error=error) for _ in range(4)]
     for fate in fates[:2]:
         sim.destine(a.process, kind, fate)  # while it begins

@@ -249,7 +249,7 @@ def test_a_missing_name_and_a_missing_id_are_told_together() -> None:
             ),
         ),
         ({"id": "\udcff"}, r"--id '\udcff' is not valid UTF-8; use other characters"),
-        ({"id": "ä" * 127}, f"--id '{'ä' * 80}...' has 254 bytes; give at most 253"),
+        ({"id": "ä" * 201}, f"--id '{'ä' * 200}...' has 402 bytes; give at most 253"),
         (
             {"advertise": "http://a"},
             (

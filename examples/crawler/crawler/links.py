@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urldefrag, urljoin, urlsplit
 
@@ -10,6 +11,8 @@ from selectolax.lexbor import LexborHTMLParser
 LINKS_PER_PAGE = 1000
 _LONGEST_URL = 2000  # characters
 _LONGEST_TITLE = 200
+_NO_CHARSETS = {"idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape"}
+"""Codecs of Python that turn bytes into text, but not the text of a page."""
 _SCHEMES = ("http", "https")
 _DEFAULT_PORTS = (None, 80, 443)
 
@@ -25,7 +28,8 @@ class Found:
 def decoded(body: bytes, charset: str | None) -> str:
     """Return a body as text; what is wrong in it, or no charset at all, is replaced."""
     try:
-        return body.decode(charset or "utf-8", errors="replace")
+        name = codecs.lookup(charset or "utf-8").name.replace("-", "_")
+        return body.decode("utf-8" if name in _NO_CHARSETS else name, errors="replace")
     except (LookupError, ValueError):  # no such charset, or one that is none of a text
         return body.decode(errors="replace")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import httpx
 
@@ -56,7 +57,7 @@ class Script:
         two = self._world.masters[2]
         two.start()
         await self._leads(two, SLOW_MACHINE)
-        self._tell_log(two, "master change to leader")
+        await self._tell_log(two, "master change to leader")
         await self._keys([two])
 
     async def _second(self) -> None:
@@ -66,7 +67,7 @@ class Script:
         leader = three.leadership.leader
         if leader is None or leader.id != two.id:
             raise PromiseBroken(f"Master 3 names {two.id} as the leader, but told {leader}")
-        self._tell_log(three, "watch leader change")
+        await self._tell_log(three, "watch leader change")
         await self._keys([two, three])
 
     async def _add(self) -> None:
@@ -93,7 +94,7 @@ class Script:
             group.create_task(two.stop(), name="stop")
             leading = group.create_task(self._leads_after(three, began), name="leads")
         took = leading.result()
-        self._tell_log(three, "watch leader change", "master change to leader")
+        await self._tell_log(three, "watch leader change", "master change to leader")
         self._say(f"   Master 3 leads {took * 1000:.0f} ms after Master 2 was told to stop")
         if took >= self._world.ttl:
             raise PromiseBroken("a planned stop waits for no lease, but this one did")
@@ -149,14 +150,19 @@ class Script:
         if ids != wanted:
             raise PromiseBroken(f"the keys are those of {wanted}, but there were {ids}")
 
-    def _tell_log(self, pair: MasterPair, *phrases: str) -> None:
-        """Show the last line of a Master's log with each of these phrases, which must be there."""
-        lines = self._world.log(pair.master).splitlines()
+    async def _tell_log(self, pair: MasterPair, *phrases: str) -> None:
+        """Show the last line of a Master's log with each of these phrases, once it is there."""
         for phrase in phrases:
-            found = [line for line in lines if phrase in line]
-            if not found:
-                raise PromiseBroken(f"the log of {pair.master.name} says {phrase!r}")
-            self._say(f"   {pair.master.name}: {found[-1].partition(' crawler.')[2]}")
+            said = f"the log of {pair.master.name} says {phrase!r}"
+            await self._world.until(partial(self._said, pair, phrase), SLOW_MACHINE, said)
+            line = self._lines(pair, phrase)[-1]
+            self._say(f"   {pair.master.name}: {line.partition(' crawler.')[2]}")
+
+    def _said(self, pair: MasterPair, phrase: str) -> bool:
+        return self._lines(pair, phrase) != []
+
+    def _lines(self, pair: MasterPair, phrase: str) -> list[str]:
+        return [line for line in self._world.log(pair.master).splitlines() if phrase in line]
 
 
 def _id(kv: KeyValue) -> str:

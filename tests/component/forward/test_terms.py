@@ -4,7 +4,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -133,8 +133,22 @@ def silent(port: int, host: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def program_beside_a_silent_one(host: str, silent_host: str) -> Iterator[Program]:
+    """Run a program, and on the same port of another address one that never answers."""
+    while True:
+        with ExitStack() as stack:
+            (program,) = stack.enter_context(programs(host))
+            try:
+                stack.enter_context(silent(program.port, silent_host))
+            except OSError:  # that port is taken over there: another one
+                continue
+            yield program
+            return
+
+
 async def test_a_leader_that_does_not_answer_is_left_for_the_newer_one_at_once() -> None:
-    with programs(THIRD) as (new,), silent(new.port, ELSEWHERE):
+    with program_beside_a_silent_one(THIRD, ELSEWHERE) as new:
         async with forwarding(new) as rig:
             rig.follow(ELSEWHERE, 1)
             client = await rig.connect()
@@ -145,7 +159,7 @@ async def test_a_leader_that_does_not_answer_is_left_for_the_newer_one_at_once()
 
 
 async def test_a_leader_that_has_not_answered_yet_is_not_reached_whatever_is_heard_of_it() -> None:
-    with programs(THIRD) as (new,), silent(new.port, ELSEWHERE):
+    with program_beside_a_silent_one(THIRD, ELSEWHERE) as new:
         async with forwarding(new) as rig:
             rig.follow(ELSEWHERE, 1)
             await rig.connect()
@@ -214,7 +228,7 @@ async def test_from_the_step_down_on_nothing_new_goes_to_the_local_program() -> 
 
 
 async def test_a_step_down_breaks_off_what_is_just_being_connected() -> None:
-    with programs(ELSEWHERE) as (other,), silent(other.port, LOOPBACK):
+    with program_beside_a_silent_one(ELSEWHERE, LOOPBACK) as other:
         async with forwarding(other) as rig:
             rig.lead(1)
             client = await rig.connect()
