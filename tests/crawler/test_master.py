@@ -7,13 +7,16 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from crawler import crawler_pb2 as pb
-from crawler import keys
+from crawler import keys, web
 from crawler.records import Deletion
+from crawler.web import Terms
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -183,6 +186,8 @@ async def test_a_master_that_ends_answers_what_waits_for_a_leader(crew: Crew) ->
 
 def test_connections_of_a_term_that_is_over_are_sent_away(crew: Crew) -> None:
     leader, other = crew.start(2, 3)
+    for master in (leader, other):
+        wait_until(partial(keeps, master, leader.id), "nobody is sent away")
     with connect(other) as follower, connect(leader) as old:
         for connection in (old, follower):
             assert get_nodes(connection) == (200, None, leader.id)
@@ -191,9 +196,25 @@ def test_connections_of_a_term_that_is_over_are_sent_away(crew: Crew) -> None:
         ).check_returncode()
         assert crew.leader(leader.leadership.token or 0) is other
         assert get_nodes(old) == (200, "close", other.id)
-        with connect(leader) as new:
-            assert get_nodes(new) == (200, None, other.id)
         assert get_nodes(follower) == (200, "close", other.id)
+    wait_until(partial(keeps, leader, other.id), "a later connection is kept")
+
+
+def keeps(master: Master, leader_id: str) -> bool:
+    """Whether a new connection may stay; right after a change of the leader it may not."""
+    with connect(master) as new:
+        return get_nodes(new) == (200, None, leader_id)
+
+
+async def test_a_connection_opened_right_after_a_change_counts_as_older(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leadership: Any = SimpleNamespace(leader=None)  # who leads is all that is asked of it
+    terms = Terms(leadership)
+    leadership.leader = SimpleNamespace(token=7)
+    assert terms.of_new_connection() == 0
+    monkeypatch.setattr(web, "_HEARD_OF_WITHIN", -1.0)
+    assert terms.of_new_connection() == terms.now() == 7
 
 
 async def test_health_and_reflection_answer(crew: Crew) -> None:

@@ -65,7 +65,7 @@ class Master:
         self._router = Router(self._standing, self._peers, self._metrics)
         self._rpc = RpcServer(settings.grpc, self._router)
         self._web = Web(self._router, self._leadership, self._metrics)
-        self._http = WebServer(settings.http, self._web, self._leadership)
+        self._http = WebServer(settings.http, self._web)
         self._standing.seen.listen(self._leader_changed)
 
     async def run(self, stop: asyncio.Event) -> None:

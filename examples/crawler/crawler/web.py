@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,8 @@ TIMEOUT = "request-timeout"
 _LARGEST_BODY = 64 * 1024
 _RETRY_AFTER = "1"
 _LONGEST_WAIT = 60.0
+_HEARD_OF_WITHIN = 1.0
+"""Seconds after a change of the leader in which others may not know of it yet."""
 _OF_THE_CALLER = ("x-", "authorization", "traceparent", "tracestate", "baggage")
 
 
@@ -46,6 +49,7 @@ class Web:
         self.is_ready = False
         self._router = router
         self._leadership = leadership
+        self.terms = Terms(leadership)
         self._metrics = metrics
         routes = [
             Route(path.path, self._endpoint(path), methods=[path.method]) for path in openapi.PATHS
@@ -85,7 +89,7 @@ class Web:
         Also on a Master that did not lead when it was opened: a forwarder may have led here while
         the leader before was still stepping down.
         """
-        if request.state.token != term_of(self._leadership):
+        if request.state.token != self.terms.now():
             answer.headers["connection"] = "close"
         return answer
 
@@ -102,7 +106,7 @@ class Web:
 class WebServer:
     """Serves the application on a port, until told to stop."""
 
-    def __init__(self, where: HostPort, web: Web, leadership: Leadership) -> None:
+    def __init__(self, where: HostPort, web: Web) -> None:
         """Listen at once.
 
         Raises:
@@ -116,7 +120,7 @@ class WebServer:
 
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
-                self.app_state = {**self.app_state, "token": term_of(leadership)}
+                self.app_state = {**self.app_state, "token": web.terms.of_new_connection()}
 
         self._server = _Server(
             uvicorn.Config(
@@ -142,10 +146,31 @@ class WebServer:
         self._server.should_exit = True
 
 
-def term_of(leadership: Leadership) -> int:
-    """Return the fencing token of whoever leads, 0 while nobody does."""
-    leader = leadership.leader
-    return leader.token if leader is not None else 0
+class Terms:
+    """In whose term a connection was opened."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        self._token = 0
+        self._changed_at = -math.inf
+
+    def now(self) -> int:
+        """Return the fencing token of whoever leads, 0 while nobody does."""
+        leader = self._leadership.leader
+        token = leader.token if leader is not None else 0
+        if token != self._token:
+            self._token, self._changed_at = token, asyncio.get_running_loop().time()
+        return token
+
+    def of_new_connection(self) -> int:
+        """Return the same, but 0 when that is new.
+
+        A forwarder that has not heard of the change yet has led here, and will close this
+        connection with those of the term before.
+        """
+        token = self.now()
+        age = asyncio.get_running_loop().time() - self._changed_at
+        return token if age > _HEARD_OF_WITHIN else 0
 
 
 class _Server(uvicorn.Server):
