@@ -16,7 +16,7 @@ from sidecar.election.background import Background
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.guard import Guard, GuardHandle, GuardLost, LaunchFailed
-from sidecar.outputs.news import News
+from sidecar.election.news import News
 
 log = logging.getLogger(__name__)
 
