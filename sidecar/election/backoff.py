@@ -10,12 +10,14 @@ _LONGEST = 1.0
 
 
 class Backoff:
-    """Pauses of 50 ms, doubling to `longest` seconds, each shortened at random by up to a half."""
+    """Pauses that double up to a longest, in seconds, each shortened at random by up to a half."""
 
-    def __init__(self, rng: random.Random, longest: float = _LONGEST) -> None:
+    def __init__(
+        self, rng: random.Random, longest: float = _LONGEST, first: float = _FIRST
+    ) -> None:
         self._rng = rng
         self._longest = longest
-        self._pause = _FIRST
+        self._first = self._pause = first
 
     def next(self) -> float:
         """Return how many seconds to wait now; the next pause is longer."""
@@ -29,4 +31,4 @@ class Backoff:
 
     def reset(self) -> None:
         """Start over: something worked."""
-        self._pause = _FIRST
+        self._pause = self._first

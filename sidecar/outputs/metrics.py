@@ -7,17 +7,13 @@ numbers, so that the exposition holds exactly the series of the table below and 
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import platform
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.exposition import choose_encoder
@@ -27,20 +23,12 @@ import sidecar
 from sidecar.core.state import ElectionState, Reason
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
+from sidecar.outputs import pod_metrics
+from sidecar.outputs.descriptions import Description, Histogram, table
 
 RENEWAL_RESULTS = ("proven", "unproven", "unavailable", "rejected", "lost")
 _RENEWAL_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _CAMPAIGN_BOUNDS = (0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 10.0, 60.0, 600.0, 3600.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """One metric as users see it."""
-
-    name: str
-    kind: str
-    labels: tuple[str, ...]
-    help: str
 
 
 _P = "leader_election_"
@@ -133,26 +121,6 @@ DESCRIPTIONS = (
 )
 
 
-class _Histogram:
-    """Counts of durations (seconds) by upper bound."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect.bisect_left(self._bounds, seconds)] += 1
-        self._sum += seconds
-
-    def family(self, about: Description, election: str) -> Metric:
-        names = [*map(str, self._bounds), "+Inf"]
-        buckets = list(zip(names, map(float, itertools.accumulate(self._counts)), strict=True))
-        family = HistogramMetricFamily(about.name, about.help, labels=about.labels)
-        family.add_metric([election], buckets, self._sum)
-        return family
-
-
 class Metrics(Collector):
     """The metrics of one election; an `election.ports.Meter`. May be used from any thread."""
 
@@ -171,8 +139,8 @@ class Metrics(Collector):
         self._lock = threading.Lock()
         self._transitions = 0
         self._renewals = dict.fromkeys(RENEWAL_RESULTS, 0)
-        self._renewal_seconds = _Histogram(_RENEWAL_BOUNDS)
-        self._campaign_seconds = _Histogram(_CAMPAIGN_BOUNDS)
+        self._renewal_seconds = Histogram(_RENEWAL_BOUNDS)
+        self._campaign_seconds = Histogram(_CAMPAIGN_BOUNDS)
         self._step_downs: dict[str, int] = {}
         self._output_errors: dict[str, int] = {}
         self._last_seen: float | None = None
@@ -218,7 +186,7 @@ class Metrics(Collector):
 
     def describe(self) -> list[Metric]:
         """Name the metrics to the registry, which checks them for clashes."""
-        return [Metric(d.name.removesuffix("_total"), d.help, d.kind) for d in DESCRIPTIONS]
+        return [about.metric() for about in DESCRIPTIONS]
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric as of now."""
@@ -266,22 +234,15 @@ _BEGINNINGS = {Reason.STARTING, Reason.WAITING, Reason.ELECTED, Reason.RESUMED}
 END_REASONS = tuple(str(reason) for reason in Reason if reason not in _BEGINNINGS)
 
 
-def table() -> str:
-    """Return the metrics as a Markdown table."""
-    rows = [
-        f"| `{d.name}` | {d.kind} | {', '.join(f'`{label}`' for label in d.labels)} | {d.help} |"
-        for d in DESCRIPTIONS
-    ]
-    return "\n".join(["| metric | type | labels | what it says |", "|---|---|---|---|", *rows])
-
-
 def page() -> str:
     """Return the documentation page about the metrics."""
     return (
         "# Metrics\n\n"
         "Served at `/metrics`, as OpenMetrics or Prometheus text, whichever is asked for.\n"
         "The label `name` is the election. Written by `python -m sidecar.outputs.metrics`.\n\n"
-        f"{table()}\n"
+        f"{table(DESCRIPTIONS)}\n\n"
+        "Where the sidecar labels its pod (`--label`) also:\n\n"
+        f"{table(pod_metrics.DESCRIPTIONS)}\n"
     )
 
 
