@@ -159,11 +159,12 @@ class PodEvents:
         self._story = Story()
         self._waiting: deque[Happening] = deque(maxlen=_WAITING)
         self._is_idle: Feed[bool] = Feed(True)
+        # From now on, not from `run` on: a term that is short and early is a term, too.
+        feed.listen(self._heard)
+        self._heard()
 
     async def run(self) -> None:
         """Follow the feed until cancelled."""
-        self._feed.listen(self._heard)
-        self._heard()
         while True:
             while self._waiting:
                 await self._send(self._waiting.popleft())
@@ -179,7 +180,6 @@ class PodEvents:
                     await self._is_idle.changed(self._is_idle.version)
 
     def _heard(self) -> None:
-        # At each change, not at the latest: a short term is a term, too.
         happened = self._story.note(self._feed.value, self._clock.wall())
         if happened:
             self._waiting.extend(happened)

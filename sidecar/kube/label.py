@@ -142,6 +142,8 @@ class PodLabel:
         To be called when the feed says follower. A patch that says leader and was never answered
         may be under way: then the pod does not say follower until a later patch was answered.
         """
+        if at_most <= 0:
+            return
         self._heard()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most):
