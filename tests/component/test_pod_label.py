@@ -360,3 +360,17 @@ async def test_a_hung_leader_patch_keeps_the_pod_from_being_settled(api: KubeApi
             await rig.pod.settle()
             # Whatever is given up now, a later patch has made the hung one void.
             assert api.marks == ("follower", "8123", None)
+
+
+async def test_at_the_end_half_a_second_is_left_for_what_is_not_told_yet(api: KubeApi) -> None:
+    async with telling(api) as rig:
+        rig.lead()
+        await rig.shows("leader", "8123", "1000")
+        with api.holding("PATCH"):
+            rig.step_down()
+            began = time.monotonic()
+            await rig.pod.finish()
+            assert api.marks == ("leader", "8123", "1000")
+            assert time.monotonic() - began >= 0.99 * 0.5
+        await rig.shows("follower", "8123", None)
+        await rig.pod.finish()
