@@ -127,6 +127,7 @@ class Settings:
         environment = os.environ if environment is None else environment
         store = _read_store(reader)
         ttl = _read_ttl(reader)
+        account = reader.value("service_account_dir", values.parse_path)
         settings = cls(
             store=store,
             id=_read_id(reader, environment),
@@ -145,8 +146,8 @@ class Settings:
             status_dir=reader.value("status_dir", values.parse_directory),
             http=reader.value("http", addresses.parse_listen),
             ready_when=reader.choice("ready_when", _READY_WHEN),
-            label=_read_label(reader, environment),
-            service_account_dir=reader.value("service_account_dir", values.parse_path),
+            label=_read_label(reader, environment, account),
+            service_account_dir=account,
             log_format=reader.choice("log_format", _LOG_FORMAT),
             log_level=reader.choice("log_level", _LOG_LEVEL),
         )
@@ -223,7 +224,7 @@ def _read_advertise(
     return reader.optional("advertise", addresses.parse_advertised, text, " (from POD_IP)") or ""
 
 
-def _read_label(reader: Reader, environment: Mapping[str, str]) -> PodAccess | None:
+def _read_label(reader: Reader, environment: Mapping[str, str], account: Path) -> PodAccess | None:
     is_wanted = reader.optional("label", values.parse_switch)
     if is_wanted is None:
         is_told = "label" in reader.given
@@ -231,8 +232,7 @@ def _read_label(reader: Reader, environment: Mapping[str, str]) -> PodAccess | N
             return None
     elif not is_wanted:
         return None
-    directory = reader.value("service_account_dir", values.parse_path)
-    found, missing = access.find(environment, directory)
+    found, missing = access.find(environment, account)
     for sentence in missing if is_wanted else ():
         reader.problem("label", f"cannot be done: {sentence}; or leave --label out")
     if missing and not is_wanted:

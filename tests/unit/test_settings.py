@@ -143,6 +143,8 @@ def test_all_problems_are_told_at_once_and_each_names_its_flag(tmp_path: Path) -
         "status_dir": str(file),
         "http": "4040",
         "ready_when": "always",
+        "label": "perhaps",
+        "service_account_dir": "",
         "log_format": "xml",
         "log_level": "loud",
     }
