@@ -1,5 +1,6 @@
 """Whole sidecars that label their pod, on an HTTPS server that behaves like the API server."""
 
+import datetime as dt
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,14 +53,24 @@ def test_the_label_says_follower_before_the_next_one_leads(api: KubeApi, team: T
     assert api.marks[0] == "follower"
 
 
-def test_an_api_server_that_hangs_delays_no_election(api: KubeApi, team: Team) -> None:
-    a, b = team.add("a", "--drain=100ms", env=api.environment), team.add("b")
+def at(line: str) -> float:
+    """Return when a line was logged."""
+    return dt.datetime.fromisoformat(line.split(maxsplit=1)[0]).timestamp()
+
+
+def test_an_api_server_that_hangs_delays_the_next_leader_by_300_ms(
+    api: KubeApi, team: Team
+) -> None:
+    a = team.add("a", "--drain=1s", "--log-level=debug", env=api.environment)
+    b = team.add("b")
     team.launch(a, b)
     shows(api, "leader", a.token)
     with api.holding("PATCH"), api.holding("GET"):
         assert team.command("handover").returncode == 0
         b.wait_for("leader")
-        assert api.marks[0] == "leader"  # nobody has waited for it
+        assert api.marks[0] == "leader"  # it was not waited for beyond that
+    told, given_up = a.wait_for_log("step down token"), a.wait_for_log("key given up")
+    assert at(given_up) - at(told) >= 1.2  # the drain and 300 ms, less what the log may lag
     wait_until(lambda: api.marks[0] == "follower", "it is told at last", LONG)
 
 

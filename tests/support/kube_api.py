@@ -261,7 +261,12 @@ class KubeApi:
 
     def hang_up(self) -> None:
         """Close every connection in good order, as for idle ones."""
-        self._run(lambda: [writer.close() for writer in self._writers])
+
+        def close_all() -> None:
+            for writer in self._writers:
+                writer.close()
+
+        self._run(close_all)
 
     def start(self) -> None:
         """Listen, for the first time or again."""
@@ -275,7 +280,8 @@ class KubeApi:
 
     def _run(self, what: Callable[[], object]) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (what(), done.set()))
+        self._loop.call_soon_threadsafe(what)
+        self._loop.call_soon_threadsafe(done.set)
         assert done.wait(PATIENCE)
 
     async def _listen(self) -> asyncio.Server:
