@@ -36,12 +36,15 @@ from sidecar.etcd.credentials import load_credentials
 from sidecar.forward.listener import bind as listen_for
 from sidecar.forwarding import Forwarding
 from sidecar.guard import GuardHandle
+from sidecar.kube import label
+from sidecar.kube.pod import OwnPod
 from sidecar.outputs.endpoints import Endpoints
 from sidecar.outputs.health import OutputErrors
 from sidecar.outputs.http import HttpServer, bind
 from sidecar.outputs.keeper import StatusKeeper
 from sidecar.outputs.logs import LeaderLog
 from sidecar.outputs.metrics import Metrics
+from sidecar.outputs.pod_metrics import PodMetrics
 from sidecar.outputs.status import boot_id
 from sidecar.outputs.status_dir import StatusDirectory
 from sidecar.outputs.status_file import StatusFile
@@ -178,6 +181,18 @@ class Sidecar:
             http=settings.health_http, command=settings.health_exec, tcp=settings.health_tcp
         )
         self._keeper.add_believer(self._status.settle)
+        self._pod: OwnPod | None = None
+        if settings.label is not None:
+            self._pod = OwnPod(
+                settings.label,
+                feed,
+                self._clock,
+                may_shrink=settings.accept_token_reset,
+                drain=settings.drain,
+                failures=errors,
+                meter=PodMetrics(self._registry, config.election, label.RESULTS),
+            )
+            self._keeper.add_believer(self._pod.settle)
         self._is_told_to_stop = False
         self._leaving = asyncio.Event()
         self._program: Program | None = None
@@ -200,6 +215,8 @@ class Sidecar:
             outputs.start(self._log.run(), name="log")
             outputs.start(self._retire.run(), name="retire")
             outputs.start(self._write_status(), name="status")
+            if self._pod is not None:
+                outputs.start(self._tell_pod(self._pod), name="pod")
             if self._program is not None:
                 outputs.start(self._program.run(), name="program")
             if self._probe is not None:
@@ -208,6 +225,8 @@ class Sidecar:
                 self._start_forwarding(outputs)
             await self._campaign()
             await self._status.settle()
+            if self._pod is not None:
+                await self._pod.finish()
         # Nobody follows etcd from here on. Not before the log has ended: it would warn of it.
         last = self._candidate.state.value.at(self._clock.now())
         self._candidate.state.publish(replace(last, link=Link.LOST, leader=None))
@@ -249,12 +268,20 @@ class Sidecar:
         await self._candidate.run(former=self._former, may_resume=self._may_resume)
 
     async def _write_status(self) -> None:
+        await self._until_decided()
+        self._status.follow()
+
+    async def _tell_pod(self, pod: OwnPod) -> None:
+        await self._until_decided()
+        await pod.run()
+
+    async def _until_decided(self) -> None:
+        """Leave what a predecessor told as it is, until it is known whether it is still true."""
         # Bounded by what the predecessor claimed: beyond it there is nothing to keep, and who only
         # resumes later says leader again then. The first status must not wait for etcd.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._status.claimed_for()):
                 await self._candidate.decided.wait()
-        self._status.follow()
 
     async def _follow_health(self, probe: health.Probe) -> None:
         settings = self._settings

@@ -9,15 +9,18 @@
     │   ├── NoLeader           nobody stands in the election
     │   ├── SessionLost        the lease is gone; says why
     │   └── Refused            a command (resign, handover, pause) that nobody may carry out
-    └── CoordinatorError       what the store said, or did not say
-        ├── Unavailable        no answer: the request may have taken effect, now or later
-        ├── Rejected           a definite no: the request has not taken effect
-        │   ├── LeaseNotFound
-        │   ├── LeaseExists
-        │   ├── NotAuthenticated
-        │   ├── PermissionDenied
-        │   └── StoreFull
-        └── Compacted          the revision asked for is no longer kept
+    ├── CoordinatorError       what the store said, or did not say
+    │   ├── Unavailable        no answer: the request may have taken effect, now or later
+    │   ├── Rejected           a definite no: the request has not taken effect
+    │   │   ├── LeaseNotFound
+    │   │   ├── LeaseExists
+    │   │   ├── NotAuthenticated
+    │   │   ├── PermissionDenied
+    │   │   └── StoreFull
+    │   └── Compacted          the revision asked for is no longer kept
+    └── ApiError               what the Kubernetes API server said, or did not say
+        ├── NoAnswer           as `Unavailable`: the request may have taken effect, or may yet
+        └── ApiRefused         it answered, but not with what was asked for; says with what
 
 The difference between :class:`Unavailable` and :class:`Rejected` carries the safety of the
 whole package: after a `Rejected` nothing happened, after an `Unavailable` anything may have.
@@ -115,3 +118,25 @@ class Compacted(CoordinatorError):
     def __init__(self, revision: int) -> None:
         self.revision = revision
         super().__init__(f"compacted: the oldest revision kept is {revision}")
+
+
+class ApiError(SidecarError):
+    """The Kubernetes API server failed, refused, or did not answer."""
+
+
+class NoAnswer(ApiError):
+    """No answer was heard. The request may have taken effect, may yet do so, or never will."""
+
+
+class ApiRefused(ApiError):
+    """The answer has a status that is no success.
+
+    Attributes:
+        status: of HTTP.
+        retry_after: seconds that the server asks to wait, or None.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+        self.status = status
+        self.retry_after = retry_after
+        super().__init__(message)

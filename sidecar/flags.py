@@ -318,6 +318,24 @@ FLAGS = (
         default="candidate",
     ),
     Flag(
+        "label",
+        "",
+        Group.OUTPUT,
+        "Label and annotate the own pod with its role and term, and create Events, through the "
+        "Kubernetes API.",
+        "Services can select the leader by the label. Needs POD_NAME, POD_NAMESPACE and POD_UID, a "
+        "service account's token, and permission to get and patch pods and to create events.",
+        default_is="true in a pod that has a token, else false",
+    ),
+    Flag(
+        "service-account-dir",
+        "DIR",
+        Group.OUTPUT,
+        "Where the service account's token and ca.crt are, for --label.",
+        "A token that is mounted into the sidecar alone keeps the program from having its rights.",
+        default="/var/run/secrets/kubernetes.io/serviceaccount",
+    ),
+    Flag(
         "log-format",
         "text|json",
         Group.OUTPUT,

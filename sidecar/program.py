@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from sidecar.core.state import ElectionState, Role
 from sidecar.election.background import Background
 from sidecar.election.feed import Feed
+from sidecar.election.news import News
 from sidecar.election.ports import Clock
 from sidecar.guard import Guard, GuardHandle, GuardLost, LaunchFailed
-from sidecar.outputs.news import News
 
 log = logging.getLogger(__name__)
 

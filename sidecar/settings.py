@@ -22,6 +22,8 @@ from sidecar.core.lease import Timing
 from sidecar.flags import BY_FIELD
 from sidecar.forward.rules import Rule
 from sidecar.forward_settings import compare, parse_wait, read_rules
+from sidecar.kube import access
+from sidecar.kube.access import PodAccess
 from sidecar.reader import Reader
 from sidecar.values import quoted
 
@@ -78,6 +80,7 @@ class Settings:
     Attributes:
         priority: 0 only observes.
         margin: None for the least one that the granted TTL allows.
+        label: the pod to label, or None for none.
         warnings: sentences for the log, each naming a flag; all there are.
     """
 
@@ -104,6 +107,8 @@ class Settings:
     status_dir: Path
     http: HostPort
     ready_when: ReadyWhen
+    label: PodAccess | None
+    service_account_dir: Path
     log_format: LogFormat
     log_level: LogLevel
     warnings: tuple[str, ...] = ()
@@ -120,7 +125,7 @@ class Settings:
 
         Args:
             given: texts by the names of the fields (`Flag.field`); what is absent was not given.
-            environment: for POD_NAME and POD_IP; this process's own if None.
+            environment: for what Kubernetes tells a pod; this process's own if None.
             own_address: finds an address of this machine where neither tells one.
 
         Raises:
@@ -131,6 +136,7 @@ class Settings:
         environment = os.environ if environment is None else environment
         store = _read_store(reader)
         ttl = _read_ttl(reader)
+        account = reader.value("service_account_dir", values.parse_path)
         settings = cls(
             store=store,
             id=_read_id(reader, environment),
@@ -155,6 +161,8 @@ class Settings:
             status_dir=reader.value("status_dir", values.parse_directory),
             http=reader.value("http", addresses.parse_listen),
             ready_when=reader.choice("ready_when", _READY_WHEN),
+            label=_read_label(reader, environment, account),
+            service_account_dir=account,
             log_format=reader.choice("log_format", _LOG_FORMAT),
             log_level=reader.choice("log_level", _LOG_LEVEL),
         )
@@ -236,6 +244,24 @@ def _read_advertise(
                 "loopback's; give HOST or HOST:PORT, such as 10.0.0.7:9090",
             )
     return reader.optional("advertise", addresses.parse_advertised, text, " (from POD_IP)") or ""
+
+
+def _read_label(reader: Reader, environment: Mapping[str, str], account: Path) -> PodAccess | None:
+    is_wanted = reader.optional("label", values.parse_switch)
+    if is_wanted is None:
+        is_told = "label" in reader.given
+        if is_told or not access.is_inside(environment):
+            return None
+    elif not is_wanted:
+        return None
+    found, missing = access.find(environment, account)
+    for sentence in missing if is_wanted else ():
+        reader.problem("label", f"cannot be done: {sentence}; or leave --label out")
+    if missing and not is_wanted:
+        reader.warn(
+            "label", f"is off: {'; '.join(missing)}; --label=false tells that this is meant"
+        )
+    return found
 
 
 def _read_ttl(reader: Reader) -> int:

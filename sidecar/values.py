@@ -112,7 +112,7 @@ def parse_user(text: str) -> str:
 
 def parse_directory(text: str) -> Path:
     """Return a directory that exists, or that can still be made; never a symbolic link."""
-    path = _parse_path(text)
+    path = parse_path(text)
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -128,7 +128,7 @@ def parse_directory(text: str) -> Path:
 
 def parse_file(text: str) -> Path:
     """Return a regular file that this process may read."""
-    path = _parse_path(text)
+    path = parse_path(text)
     try:
         mode = path.stat().st_mode
     except OSError as exc:
@@ -165,7 +165,8 @@ def exposure(path: Path) -> str | None:
     )
 
 
-def _parse_path(text: str) -> Path:
+def parse_path(text: str) -> Path:
+    """Return a path, whatever is there."""
     if not text or "\0" in text:
         raise ValueError(f"{quoted(text)} is no path; give one")
     return Path(text)

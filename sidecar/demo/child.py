@@ -13,7 +13,7 @@ from pathlib import Path
 import sidecar
 from sidecar.demo import bound
 
-_SETTINGS = ("ETCD", "LEADER_SIDECAR_")
+_SETTINGS = ("ETCD", "LEADER_SIDECAR_", "KUBERNETES_SERVICE_")
 _TAIL = 3  # lines
 
 

@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from sidecar.core.state import ElectionState
 from sidecar.election.feed import Feed
+from sidecar.election.news import News
 from sidecar.election.ports import Clock
-from sidecar.outputs.news import News
 from sidecar.outputs.status import describe, encode, without_deadline
 
 SUBSCRIBERS_LIMIT = 64

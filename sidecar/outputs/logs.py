@@ -17,8 +17,8 @@ from sidecar.core.codec import TermRecord
 from sidecar.core.state import ElectionState, Leader, Link, Reason, Role
 from sidecar.election.chronicle import LOST
 from sidecar.election.feed import Feed
+from sidecar.election.news import News
 from sidecar.election.ports import Clock
-from sidecar.outputs.news import News
 from sidecar.outputs.status import timestamp
 
 _log = logging.getLogger(__name__)

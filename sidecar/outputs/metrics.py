@@ -23,7 +23,7 @@ import sidecar
 from sidecar.core.state import ElectionState, Reason
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
-from sidecar.outputs import forward_metrics
+from sidecar.outputs import forward_metrics, pod_metrics
 from sidecar.outputs.descriptions import Description, Histogram, table
 
 RENEWAL_RESULTS = ("proven", "unproven", "unavailable", "rejected", "lost")
@@ -242,7 +242,9 @@ def page() -> str:
         "The label `name` is the election. Written by `python -m sidecar.outputs.metrics`.\n\n"
         f"{table(DESCRIPTIONS)}\n\n"
         "With `--forward` also:\n\n"
-        f"{table(forward_metrics.DESCRIPTIONS)}\n"
+        f"{table(forward_metrics.DESCRIPTIONS)}\n\n"
+        "Where the sidecar labels its pod (`--label`) also:\n\n"
+        f"{table(pod_metrics.DESCRIPTIONS)}\n"
     )
 
 

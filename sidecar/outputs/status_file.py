@@ -29,9 +29,9 @@ from typing import Protocol
 from sidecar.boottime import STATUS
 from sidecar.core.state import ElectionState, Role
 from sidecar.election.feed import Feed
+from sidecar.election.news import News
 from sidecar.election.ports import Clock
 from sidecar.outputs.health import Backoff, OutputErrors
-from sidecar.outputs.news import News
 from sidecar.outputs.status import describe, encode
 
 OUTPUT = "status_file"

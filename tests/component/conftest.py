@@ -1,4 +1,4 @@
-"""A disk that is small enough to fill, and that can be made read-only (also for root)."""
+"""A disk that is small enough to fill, also for root, and an API server."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.kube_api import KubeApi
 
 
 @pytest.fixture
@@ -23,3 +25,10 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         yield path
     finally:
         subprocess.run(["umount", "--lazy", path], check=True)
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[KubeApi]:
+    """Return a server that behaves like the API server, with one pod."""
+    with KubeApi(tmp_path) as made:
+        yield made

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,10 @@ import sidecar
 from sidecar.core.state import ElectionState
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Meter
+from sidecar.kube.label import RESULTS
+from sidecar.outputs import pod_metrics
 from sidecar.outputs.metrics import DESCRIPTIONS, Metrics, page
+from sidecar.outputs.pod_metrics import PodMetrics
 from tests.support.outputs import ELECTION, FOLLOWER, SetClock, leading
 
 ROOT = Path(__file__).parent.parent.parent
@@ -155,3 +159,17 @@ def test_the_documentation_is_what_the_code_says() -> None:
     command = [sys.executable, "-m", "sidecar.outputs.metrics"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout == page()
+
+
+def test_the_pods_metrics_are_there_with_every_result_from_the_start(rig: Rig) -> None:
+    metrics = PodMetrics(rig.registry, ELECTION, RESULTS)
+    assert set(RESULTS) <= set(re.findall(r"[a-z_]+", pod_metrics.PATCHES.help))
+    for result in RESULTS:
+        assert rig.value("pod_patches_total", result=result) == 0
+    metrics.patched("patched", 0.02)
+    metrics.told(0.3)
+    assert rig.value("pod_patches_total", result="patched") == 1
+    assert rig.value("pod_patch_duration_seconds_bucket", le="0.025") == 1
+    assert rig.value("pod_label_delay_seconds_sum") == pytest.approx(0.3)
+    for about in pod_metrics.DESCRIPTIONS:
+        assert about.name in page()

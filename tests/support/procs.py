@@ -53,8 +53,11 @@ def wait_until(condition: Callable[[], T], what: str, within: float = PATIENCE) 
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return our environment without what would be a setting of etcd, etcdctl or the sidecar."""
-    settings = ("ETCD", "LEADER_SIDECAR_")
+    """Return our environment without what would be a setting of etcd, etcdctl or the sidecar.
+
+    And without what tells that this is a pod, or sidecars under test would label it.
+    """
+    settings = ("ETCD", "LEADER_SIDECAR_", "KUBERNETES_SERVICE_", "POD_")
     return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
 
 

@@ -11,6 +11,7 @@ import pytest
 from sidecar.addresses import HostPort
 from sidecar.errors import ConfigError
 from sidecar.flags import BY_FIELD, FLAGS
+from sidecar.kube.access import PodAccess
 from sidecar.settings import Settings, StoreSettings
 
 POD = {"POD_NAME": "master-0", "POD_IP": "10.0.0.7"}
@@ -195,6 +196,8 @@ def test_all_problems_are_told_at_once_and_each_names_its_flag(tmp_path: Path) -
         "status_dir": str(file),
         "http": "4040",
         "ready_when": "always",
+        "label": "perhaps",
+        "service_account_dir": "",
         "log_format": "xml",
         "log_level": "loud",
     }
@@ -504,3 +507,81 @@ def test_importing_the_settings_costs_neither_grpc_nor_asyncio() -> None:
     program = "import json, sys, sidecar.settings; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert not {"asyncio", "click", "google.protobuf", "grpc"} & set(json.loads(done.stdout))
+
+
+INSIDE = POD | {
+    "KUBERNETES_SERVICE_HOST": "fd00::1",
+    "KUBERNETES_SERVICE_PORT": "443",
+    "POD_NAMESPACE": "shop",
+    "POD_UID": "u-1",
+}
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Path:
+    """Return the files of a service account."""
+    folder = tmp_path / "account"
+    folder.mkdir()
+    (folder / "token").write_text("secret")
+    (folder / "ca.crt").write_text("pem")
+    return folder
+
+
+def test_a_pod_with_a_token_is_labelled(account: Path) -> None:
+    access = PodAccess("master-0", "shop", "u-1", "fd00::1", 443, account)
+    assert read(INSIDE, service_account_dir=str(account)).label == access
+    settings = read(INSIDE, service_account_dir=str(account), label="true")
+    assert (settings.label, settings.warnings) == (access, ())
+    assert read(INSIDE, service_account_dir=str(account), label="no").label is None
+
+
+def test_outside_of_kubernetes_there_is_nothing_to_label(account: Path) -> None:
+    settings = read(POD, service_account_dir=str(account))
+    assert (settings.label, settings.warnings) == (None, ())
+
+
+def test_the_namespace_may_come_from_the_service_account(account: Path) -> None:
+    (account / "namespace").write_text("other\n")
+    environment = {name: text for name, text in INSIDE.items() if name != "POD_NAMESPACE"}
+    label = read(environment, service_account_dir=str(account)).label
+    assert label is not None
+    assert label.namespace == "other"
+
+
+def test_a_pod_without_a_token_goes_without_a_label_and_is_told(account: Path) -> None:
+    (account / "token").unlink()
+    settings = read(INSIDE, service_account_dir=str(account))
+    assert settings.label is None
+    (warning,) = settings.warnings
+    assert warning.startswith("--label is off: ")
+    assert "No such file or directory" in warning
+
+
+def test_all_that_a_wanted_label_lacks_is_told(account: Path) -> None:
+    (account / "ca.crt").write_text("")
+    found = problems({}, id="A", label="true", service_account_dir=str(account), ttl="x")
+    assert [sentence.split()[0] for sentence in found].count("--label") == 4
+    assert any("POD_NAME is not set" in sentence for sentence in found)
+    assert any("POD_NAMESPACE is not set" in sentence for sentence in found)
+    assert any("it is empty" in sentence for sentence in found)
+    assert any(sentence.startswith("--ttl") for sentence in found)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"POD_NAME": "a/../b"},
+        {"POD_NAMESPACE": "a b"},
+        {"KUBERNETES_SERVICE_HOST": "a\r\nb"},
+        {"KUBERNETES_SERVICE_PORT": "0"},
+        {"KUBERNETES_SERVICE_PORT": "x"},
+    ],
+)
+def test_what_cannot_be_a_pods_is_refused(account: Path, wrong: dict[str, str]) -> None:
+    sentence = problems(INSIDE | wrong, id="a", label="true", service_account_dir=str(account))[0]
+    assert sentence.startswith("--label cannot be done: ")
+    assert "\n" not in sentence
+
+
+def test_a_switch_that_is_neither_is_refused() -> None:
+    assert problem(label="maybe").startswith("--label 'maybe' is neither")

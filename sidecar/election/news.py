@@ -1,4 +1,4 @@
-"""How an output follows the feed: what is true now, and waking when that changes.
+"""How whoever tells others follows the feed: what is true now, and waking when that changes.
 
 A term also ends without anything being published, when its deadline passes. Whoever follows the
 feed alone would go on saying "leader".
