@@ -75,8 +75,8 @@ format: $(STAMP) ## rewrite the code as `make lint` wants it
 
 # The messages that we exchange with etcd; a test fails when they are not fresh.
 .PHONY: proto
-proto: $(STAMP) ## sidecar/etcd/rpc_pb2.py from sidecar/etcd/rpc.proto
-	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto
+proto: $(STAMP) ## sidecar/etcd/*_pb2.py from sidecar/etcd/*.proto
+	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto sidecar/etcd/admin.proto
 
 .PHONY: bench
 bench: $(STAMP) ## the measured figures of the README, as a table and as JSON
