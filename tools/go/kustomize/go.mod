@@ -1,0 +1,3 @@
+module leader-sidecar/tools/kustomize
+
+go 1.26.0
