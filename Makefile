@@ -98,6 +98,8 @@ lock: ## newest versions into requirements/*.lock, tidy Go modules
 	$(COMPILE) --group build -o requirements/build.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev -c requirements/build.lock -o requirements/dev.lock
 	$(COMPILE) pyproject.toml -c requirements/dev.lock -o requirements/runtime.lock
+	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.lock -o requirements/operator.lock
+	$(COMPILE) examples/crawler/pyproject.toml --no-emit-package leader-sidecar -c requirements/dev.lock -o requirements/crawler.lock
 	@for module in tools/go/*/go.mod; do \
 		[ -f "$$module" ] || continue; \
 		if ! command -v go >/dev/null; then echo "make: no Go here, $$module stays as it is" >&2; continue; fi; \
