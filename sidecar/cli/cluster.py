@@ -72,9 +72,13 @@ def _cluster_options(within: str) -> Callable[[Command], Command]:
 
 @click.group("etcd")
 def etcd_command() -> None:
-    """Look after the etcd that the chart deploys: its members, users and space.
+    """Look after the etcd of the chart: its members, users, space.
 
     The chart runs these; each can be run by hand, too.
+
+    \b
+    Example:
+      leader-sidecar etcd scale-down --plan plan.json --replicas 3
     """
 
 
@@ -117,7 +121,7 @@ def init_command(
 
 
 @etcd_command.command("keep")
-@_cluster_options("24h")
+@_cluster_options("1440m")
 @click.option("--name", metavar="NAME", envvar="POD_NAME", required=True, help="This member.")
 def keep_command(plan_file: Path, within: str, name: str, **files: str) -> int:
     """Let the own member vote once it has caught up with the others, then only wait for the end."""
@@ -208,9 +212,14 @@ def defragment_command(plan_file: Path, within: str, wasted: float, **files: str
 @click.option("--statefulset", metavar="NAME", required=True, help="One with updates OnDelete.")
 @click.option("--within", metavar="DURATION", default="15m", show_default=True, help="Fail then.")
 def rollout_command(namespace: str, statefulset: str, within: str, **arguments: str | None) -> int:
-    """Replace a StatefulSet's pods with one change of the leader, which goes last.
+    """Replace a StatefulSet's pods, and change the leader once.
 
-    Candidates must stand in the election by the names of their pods.
+    The leader goes last. Candidates must stand in the election by the names of their pods.
+
+    \b
+    Example:
+      leader-sidecar rollout --statefulset demo --election /leader-sidecar/shop/demo \\
+        --endpoints http://demo-etcd.shop.svc:2379
     """
     settings = StoreSettings.read(given(arguments))
     from sidecar.cluster.api import Api  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""`helm test`: looks through the Services, from another pod, whether the election is as it shall be.
+"""`helm test`: looks from another pod, through the Services, whether the election is well.
 
 `python -m sidecar.cluster.looking one-leader URL CANDIDATES` asks the pods behind a Service until
 enough of them have answered, and all name one leader; `... leader URL` asks whether the leader's

@@ -14,7 +14,10 @@ CHOICES = {
     "cert-manager with an issuer": ("tls.mode=certManager", "tls.certManager.issuerRef.name=ours"),
     "existing Secrets": (
         "tls.mode=existingSecret",
-        *(f"tls.existingSecret.{name}=own-{name}" for name in ("server", "root", "sidecar", "master")),
+        *(
+            f"tls.existingSecret.{name}=own-{name}"
+            for name in ("server", "root", "sidecar", "master")
+        ),
     ),
     "passwords without TLS": ("users.mode=password", "users.existingSecrets.sidecar=own"),
     "another etcd": (

@@ -68,7 +68,9 @@ def test_the_overlays_with_another_etcd_name_it_everywhere(overlay: str) -> None
     sidecar = pod["initContainers"][0]
     assert "--endpoints=https://etcd.example:2379" in sidecar["args"]
     assert "demo-etcd" not in str(pod)
-    assert {"name": "LEADER_SIDECAR_CERT", "value": "/etc/etcd-client/tls/tls.crt"} in sidecar["env"]
+    assert {"name": "LEADER_SIDECAR_CERT", "value": "/etc/etcd-client/tls/tls.crt"} in sidecar[
+        "env"
+    ]
     mounted = {m["name"] for c in containers(pod) for m in c.get("volumeMounts", [])}
     assert mounted == {v["name"] for v in pod["volumes"]}
 

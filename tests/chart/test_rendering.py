@@ -109,7 +109,9 @@ def test_every_volume_that_is_mounted_is_there(objects: list[Object]) -> None:
         if pod is None:
             continue
         claims = thing["spec"].get("volumeClaimTemplates", [])
-        there = {v["name"] for v in pod.get("volumes", [])} | {c["metadata"]["name"] for c in claims}
+        there = {v["name"] for v in pod.get("volumes", [])} | {
+            c["metadata"]["name"] for c in claims
+        }
         mounted = {m["name"] for c in containers(pod) for m in c.get("volumeMounts", [])}
         assert mounted == there, thing["metadata"]["name"]
 

@@ -34,20 +34,39 @@ BY_SCHEMA = {
     "monitoring.prometheusRule.enable=true": "/monitoring/prometheusRule",
 }
 BY_TEMPLATE = {
-    ("master.terminationGracePeriodSeconds=29",): "master.terminationGracePeriodSeconds: 29 is too short; give 30",
+    (
+        "master.terminationGracePeriodSeconds=29",
+    ): "master.terminationGracePeriodSeconds: 29 is too short; give 30",
     ("etcd.enabled=false",): "etcd.external.endpoints: is empty",
-    ("etcd.enabled=false", "etcd.external.endpoints=http://a:1", "tls.mode=helm"): "tls.mode: is for the etcd of",
-    ("etcd.enabled=false", "etcd.external.endpoints=http://a:1", "users.mode=password"): "users.mode: is for the",
+    (
+        "etcd.enabled=false",
+        "etcd.external.endpoints=http://a:1",
+        "tls.mode=helm",
+    ): "tls.mode: is for the etcd of",
+    (
+        "etcd.enabled=false",
+        "etcd.external.endpoints=http://a:1",
+        "users.mode=password",
+    ): "users.mode: is for the",
     ("users.mode=certificate",): "users.mode: certificate needs certificates",
     ("etcd.external.user=a",): "etcd.external.passwordSecret: is empty",
     ("etcd.external.clientCertificate=true",): "etcd.external.tlsSecret: is empty",
     ("tls.mode=existingSecret",): "tls.existingSecret.server: is empty",
     ("sidecar.health.tcp=127.0.0.1:8081",): "sidecar.health: http and tcp are given",
     ("sidecar.readiness=leader",): "sidecar.readiness: leader would keep every rollout",
-    ("sidecar.readiness=leader", "master.kind=StatefulSet"): "sidecar.readiness: leader would keep the rollout",
+    (
+        "sidecar.readiness=leader",
+        "master.kind=StatefulSet",
+    ): "sidecar.readiness: leader would keep the rollout",
     ("master.volumeClaimTemplates[0].metadata.name=a",): "master.volumeClaimTemplates: need",
-    (r"master.podLabels.leader-sidecar\.io/role=leader",): "master.podLabels: leader-sidecar.io/role",
-    ("master.ports[0].name=status", "master.ports[0].containerPort=1", "master.ports[0].servicePort=1"): "master.ports: the name status",
+    (
+        r"master.podLabels.leader-sidecar\.io/role=leader",
+    ): "master.podLabels: leader-sidecar.io/role",
+    (
+        "master.ports[0].name=status",
+        "master.ports[0].containerPort=1",
+        "master.ports[0].servicePort=1",
+    ): "master.ports: the name status",
     ("etcd.heartbeatInterval=1000",): "etcd.electionTimeout: must be several times",
 }
 
@@ -58,7 +77,9 @@ def test_a_wrong_value_is_refused_by_its_name(choice: str, named: str, version: 
     assert named in refusal(choice, version=version)
 
 
-@pytest.mark.parametrize(("choices", "told"), BY_TEMPLATE.items(), ids=[" ".join(c) for c in BY_TEMPLATE])
+@pytest.mark.parametrize(
+    ("choices", "told"), BY_TEMPLATE.items(), ids=[" ".join(c) for c in BY_TEMPLATE]
+)
 def test_values_that_do_not_go_together_are_refused(choices: tuple[str, ...], told: str) -> None:
     assert told in refusal(*choices)
 

@@ -52,7 +52,7 @@ class Crew:
             peer_url="",
             client_url="",
             endpoints=parse_endpoints(",".join(self.url(n, "client") for n in range(LARGEST))),
-            token="shop-demo-etcd",
+            token="shop-demo-etcd",  # noqa: S106 - the name of a cluster
             replaces_lost=False,
             config={"log-level": "warn", "heartbeat-interval": 100, "election-timeout": 1000},
         )
@@ -142,9 +142,7 @@ class Crew:
     async def promote(self, number: int) -> bool:
         async with administering(self.plan.endpoints, Credentials()) as cluster:
             patience = Patience(SystemClock(), 60, self.said.append)
-            return await promote_own(
-                self.plan_of(number), f"demo-etcd-{number}", cluster, patience
-            )
+            return await promote_own(self.plan_of(number), f"demo-etcd-{number}", cluster, patience)
 
     async def shrink(self, size: int, *, within: float = 60.0) -> int:
         async with administering(self.plan.endpoints, Credentials()) as cluster:
@@ -258,4 +256,3 @@ async def test_with_data_nobody_needs_the_api_server(crew: Crew) -> None:
     crew.run(0)
     await crew.listed(1)
     assert any("cannot patch this" in line for line in crew.said)
-

@@ -44,7 +44,10 @@ MAIN_PACKAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 _MODULE_OF = {
-    name: module for module, packages in MAIN_PACKAGES.items() if module != "etcd" for name in packages
+    name: module
+    for module, packages in MAIN_PACKAGES.items()
+    if module != "etcd"
+    for name in packages
 }
 GO_ELSEWHERE = "/usr/local/go/bin:/usr/lib/go/bin"  # where installers put it, PATH or not
 BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w")

@@ -1,4 +1,4 @@
-"""The chart as Helm renders it, for tests: every object as Python data, rendered once per choice."""
+"""The chart as Helm renders it, for tests: each object as Python data, rendered once a choice."""
 
 import functools
 import subprocess
@@ -37,7 +37,7 @@ def _template(
     choices: Sequence[str], version: str, values: str
 ) -> "subprocess.CompletedProcess[str]":
     sets = [part for choice in choices for part in ("--set", choice)]
-    # Built without its release's flags, Helm 3 takes a cluster that it does not know for an old one.
+    # Helm 3, built without the flags of its releases, takes an unknown cluster for an old one.
     where = (RELEASE, str(CHART), "-n", NAMESPACE, "--kube-version", KUBERNETES)
     return run_helm("template", *where, "-f", "-", *sets, version=version, stdin=values)
 
