@@ -7,7 +7,8 @@ import datetime as dt
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -290,7 +291,23 @@ def _with_cluster(
         async with administering(plan.endpoints, credentials) as cluster:
             return await run(plan, cluster, credentials)
 
-    return asyncio.run(running())
+    with _ended_by_sigterm():
+        return asyncio.run(running())
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End at once on SIGTERM, which the kernel keeps from a container's first process else."""
+
+    def end(number: int, frame: object) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _FILES = ("password_file", "cacert", "cert", "key")

@@ -117,6 +117,18 @@ def test_who_votes_already_only_waits_for_its_end(etcd: EtcdCluster, tmp_path: P
         assert keeper.wait() == 0
 
 
+@pytest.mark.integration
+def test_who_waits_ends_at_once_on_sigterm_also_as_the_first_process(
+    etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    plan = plan_file(tmp_path, endpoints=",".join(etcd.endpoints), peerUrl="http://127.0.0.1:1")
+    command = [sys.executable, "-m", "sidecar", "etcd", "keep", f"--plan={plan}", "--name=a"]
+    with Child(command, name="keep", folder=tmp_path) as keeper:
+        keeper.wait_for_line("waiting: a is not a member yet")
+        os.kill(keeper.pid, signal.SIGTERM)
+        assert keeper.wait() == 128 + signal.SIGTERM
+
+
 def test_outside_of_a_cluster_the_reason_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
