@@ -251,9 +251,9 @@ def rollout_command(namespace: str, statefulset: str, within: str, **arguments: 
             )
             return await driver.run()
 
-    click.echo(
-        f"every pod is of the present template; handed over {asyncio.run(rollout())} time(s)"
-    )
+    with _ended_by_sigterm():
+        handovers = asyncio.run(rollout())
+    click.echo(f"every pod is of the present template; handed over {handovers} time(s)")
     return 0
 
 
