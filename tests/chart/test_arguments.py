@@ -12,7 +12,7 @@ from tests.chart.choices import CHOICES
 from tests.support.helm import Object, containers, pod_of, render
 
 # Settings of `run` that come with the forwarder and the pod's label; known ones need not be here.
-COMING = {"--forward", "--forward-wait", "--forward-drain", "--forward-linger", "--kube-labels"}
+COMING = {"--forward", "--forward-wait", "--forward-drain", "--forward-linger", "--label"}
 OURS = "leader-sidecar:0.1.0"
 
 

@@ -34,9 +34,7 @@
 - --forward-drain={{ .Values.forwarder.drain }}
 - --forward-linger={{ .Values.forwarder.linger }}s
 {{- end }}
-{{- if .Values.kube.labels }}
-- --kube-labels
-{{- end }}
+- --label={{ .Values.kube.labels }}
 {{- range .Values.sidecar.extraArgs }}
 - {{ tpl . $ | quote }}
 {{- end }}
