@@ -144,6 +144,7 @@ class Initializer:
             case deciding.Start():
                 self._write({}, "existing", "starting with the data that is there")
             case deciding.Begin():
+                await asyncio.to_thread(self._pods.declare_beginning)
                 urls = {each: plan.peer_url_of(each) for each in plan.names}
                 self._write(urls, "new", "beginning a new cluster")
             case deciding.Join(members):

@@ -37,6 +37,7 @@ class Crew:
         self.folder = folder
         self.api = api
         self.said: list[str] = []
+        self.lives = dict.fromkeys(range(LARGEST), 0)
         self.children: dict[str, Child] = {}
         self._resources = resources
         self._etcd = require_etcd().etcd
@@ -81,7 +82,7 @@ class Crew:
     async def init(self, number: int, *, within: float = 30.0, **changed: object) -> dict[str, str]:
         """Run the init container of a member, and return the configuration that it wrote."""
         name = f"demo-etcd-{number}"
-        self.api.things.setdefault(PODS + name, {"metadata": {"name": name}, "status": {}})
+        self.create_pod(number)
         out = self.folder / f"{name}.json"
         plan = self.plan_of(number, **changed)
         async with administering(plan.endpoints, Credentials()) as cluster:
@@ -90,13 +91,19 @@ class Crew:
                 name,
                 Files(self.data_dir(number), out),
                 cluster=cluster,
-                pods=Pods(self.api.api, "shop", name, "uid"),
+                pods=Pods(self.api.api, "shop", name, f"uid-{number}-{self.lives[number]}"),
                 clock=SystemClock(),
                 say=self.said.append,
                 within=within,
             ).run()
         written: dict[str, str] = json.loads(out.read_text())
         return written
+
+    def create_pod(self, number: int) -> None:
+        """Have the pod of a member, unless it is there."""
+        name = f"demo-etcd-{number}"
+        metadata = {"name": name, "uid": f"uid-{number}-{self.lives[number]}"}
+        self.api.things.setdefault(PODS + name, {"metadata": metadata, "status": {}})
 
     def run(self, number: int) -> None:
         """Start etcd with what was written, as the kubelet would."""
@@ -115,7 +122,8 @@ class Crew:
         """Have a pod be gone, killed; and its volume too."""
         name = f"demo-etcd-{number}"
         self.children.pop(name).kill()
-        self.api.things[PODS + name] = {"metadata": {"name": name}, "status": {}}
+        self.lives[number] += 1
+        del self.api.things[PODS + name]
         if with_data:
             shutil.rmtree(self.data_dir(number))
 
@@ -165,6 +173,21 @@ async def test_three_empty_members_begin_one_cluster_and_come_back_to_it(crew: C
     assert written["initial-cluster-state"] == "existing"
     crew.run(1)
     assert (await crew.listed(3)) == before
+
+
+async def test_members_follow_one_that_began_before_them_and_answers_nobody(crew: Crew) -> None:
+    for number in range(3):
+        crew.create_pod(number)
+    for number in (1, 2):  # they have said that they are empty, and go on waiting
+        with pytest.raises(Refused):
+            await crew.init(number, within=0.0)
+    await crew.init(0)
+    crew.run(0)
+    assert (await crew.init(1))["initial-cluster-state"] == "new"
+    crew.run(1)
+    await crew.init(2)  # follows the two, or joins them where they answer already
+    crew.run(2)
+    await crew.listed(3)
 
 
 async def test_the_ids_in_the_log_are_those_that_the_cluster_tells(crew: Crew) -> None:

@@ -1,6 +1,7 @@
 """How a member of etcd begins, who is removed, what is granted, what a rollout does next."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,14 @@ def test_a_pod_in_which_etcd_has_run_has_data_whatever_it_said(
     told: str | None, state: dict[str, object], restarts: int, data: Data
 ) -> None:
     assert data_of(pod(told, state, restarts)) is data
+
+
+def test_who_was_seen_empty_by_one_that_began_may_follow_it_and_nobody_else() -> None:
+    began: dict[str, Any] = pod("empty", {"running": {}})
+    began["metadata"]["annotations"]["leader-sidecar.io/etcd-began-with"] = "uid-1,uid-2"
+    assert data_of(began, "uid-2") is Data.EMPTY
+    assert data_of(began, "uid-3") is Data.PRESENT  # a later pod, whose volume may be lost
+    assert data_of(began) is Data.PRESENT
 
 
 def test_nothing_is_known_of_a_pod_that_is_gone_or_going() -> None:
