@@ -109,7 +109,7 @@ def test_members_are_written_as_etcd_wants_them() -> None:
     assert initial_cluster({"a": "http://a:1", "b": "http://b:1"}) == "a=http://a:1,b=http://b:1"
 
 
-def pod(told: str | None, state: dict[str, object], restarts: int = 0) -> dict[str, object]:
+def pod(told: str | None, state: dict[str, object], restarts: int = 0) -> dict[str, Any]:
     annotations = {} if told is None else {"leader-sidecar.io/etcd-data": told}
     container = {"name": "etcd", "restartCount": restarts, "state": state}
     return {"metadata": {"annotations": annotations}, "status": {"containerStatuses": [container]}}
