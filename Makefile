@@ -81,7 +81,7 @@ format: $(STAMP) ## rewrite the code as `make lint` wants it
 # The messages that we exchange with etcd, and the crawler's; tests fail when they are not fresh.
 .PHONY: proto
 proto: $(STAMP) ## the generated messages (*_pb2.py) from the .proto files
-	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto
+	$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. sidecar/etcd/rpc.proto sidecar/etcd/admin.proto
 	cd examples/crawler && ../../$(PY) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. crawler/crawler.proto
 
 .PHONY: bench
@@ -110,6 +110,8 @@ lock: ## newest versions into requirements/*.lock, tidy Go modules
 	$(COMPILE) pyproject.toml examples/crawler/pyproject.toml --all-extras --group dev --no-emit-package leader-sidecar \
 		-c requirements/build.lock -o requirements/dev.lock
 	$(COMPILE) pyproject.toml -c requirements/dev.lock -o requirements/runtime.lock
+	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.lock -o requirements/operator.lock
+	$(COMPILE) examples/crawler/pyproject.toml --no-emit-package leader-sidecar -c requirements/dev.lock -o requirements/crawler.lock
 	@for module in tools/go/*/go.mod; do \
 		[ -f "$$module" ] || continue; \
 		if ! command -v go >/dev/null; then echo "make: no Go here, $$module stays as it is" >&2; continue; fi; \

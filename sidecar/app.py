@@ -211,18 +211,7 @@ class Sidecar:
             self._candidate.stand_back()
         async with self._etcd, Background() as outputs:
             self._catch_signals()
-            outputs.start(self._http.run(), name="http")
-            outputs.start(self._log.run(), name="log")
-            outputs.start(self._retire.run(), name="retire")
-            outputs.start(self._write_status(), name="status")
-            if self._pod is not None:
-                outputs.start(self._tell_pod(self._pod), name="pod")
-            if self._program is not None:
-                outputs.start(self._program.run(), name="program")
-            if self._probe is not None:
-                outputs.start(self._follow_health(self._probe), name="health")
-            if self._settings.forward:
-                self._start_forwarding(outputs)
+            self._start(outputs)
             await self._campaign()
             await self._status.settle()
             if self._pod is not None:
@@ -235,6 +224,20 @@ class Sidecar:
         if self._program is not None and self._program.exit_code is not None:
             return self._program.exit_code
         return 0 if self._candidate.given_back else 1
+
+    def _start(self, outputs: Background) -> None:
+        outputs.start(self._http.run(), name="http")
+        outputs.start(self._log.run(), name="log")
+        outputs.start(self._retire.run(), name="retire")
+        outputs.start(self._write_status(), name="status")
+        if self._pod is not None:
+            outputs.start(self._tell_pod(self._pod), name="pod")
+        if self._program is not None:
+            outputs.start(self._program.run(), name="program")
+        if self._probe is not None:
+            outputs.start(self._follow_health(self._probe), name="health")
+        if self._settings.forward:
+            self._start_forwarding(outputs)
 
     def _start_forwarding(self, outputs: Background) -> None:
         forwarding = Forwarding(

@@ -102,7 +102,7 @@ def test_the_changelog_has_a_place_for_the_next_version(project: dict[str, Any])
     assert "## [Unreleased]" in text or f"## [{project['version']}]" in text
 
 
-@pytest.mark.parametrize("lock", ["build", "dev", "runtime"])
+@pytest.mark.parametrize("lock", ["build", "crawler", "dev", "operator", "runtime"])
 def test_lock_files_pin_by_hash_and_name_no_host(lock: str) -> None:
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
     assert "://" not in text
@@ -125,7 +125,7 @@ def pins(lock: str) -> dict[str, str]:
 
 def test_lock_files_agree_with_each_other() -> None:
     dev = pins("dev")
-    for lock in ("build", "runtime"):
+    for lock in ("build", "operator", "runtime"):
         found = pins(lock)
         assert found
         assert {name: dev.get(name) for name in found} == found

@@ -34,6 +34,8 @@ COMMANDS = {
     "pause": "sidecar.cli.commanding",
     "resume": "sidecar.cli.commanding",
     "retire": "sidecar.cli.running",
+    "rollout": "sidecar.cli.cluster",
+    "etcd": "sidecar.cli.cluster",
     "demo": "sidecar.cli.demo",
 }
 

@@ -141,6 +141,17 @@ class Commands:
                     await self._until(observer, lambda: replica.first is not None)
             return leader_of(replica.first)
 
+    async def standing(self) -> tuple[str, ...]:
+        """Return the ids of all candidates in the order of the queue, who leads first.
+
+        Raises:
+            Rejected: the store does not let us look.
+            Unavailable: the store did not answer in time.
+        """
+        async with self._watching() as observer, self._bounded("a look", observer):
+            await observer.looked()
+            return tuple(entry.proposal.id for entry in observer.replica.entries)
+
     async def _ask(self, action: Action, to: str) -> Leader | None:
         async with self._watching() as observer, self._bounded(action.value, observer):
             lease = await self._grant(_ASKER_TTL)  # while the observer reads the queue

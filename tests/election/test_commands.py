@@ -58,6 +58,12 @@ def test_a_lone_leader_that_resigns_leads_again_with_a_larger_token(sim: Simulat
     assert a.state.token > token
 
 
+def test_who_stands_is_told_in_the_order_of_the_queue(sim: Simulation) -> None:
+    standing(sim, "b", "a", "c")
+    asker = Asker(sim)
+    assert asker.do(asker.commands.standing()) == ("b", "a", "c")
+
+
 def test_who_stands_first_is_waited_for(sim: Simulation) -> None:
     (a,) = standing(sim, "a")
     asker = Asker(sim)

@@ -1,4 +1,4 @@
-"""Find or build the programs that tests and benchmarks run against: etcd and the Go rivals.
+"""Find or build the programs that tests and benchmarks run: etcd, the Go rivals, helm, kustomize.
 
 etcd 3.6.16 (`etcd`, `etcdctl`, `etcdutl`) and the rivals `goelect` and `golimit` are built from the
 modules under `tools/go` by the Go toolchain and kept in a cache of the user, named by everything
@@ -29,6 +29,8 @@ BUILT_VERSION = "3.6.16"
 WHEEL_VERSION = "3.5.1"
 VERSIONS = (BUILT_VERSION, WHEEL_VERSION)
 GO_PROGRAMS = ("goelect", "golimit")
+HELMS = ("helm3", "helm4")
+TOOLS = (*HELMS, "kustomize")
 MAIN_PACKAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "etcd": {
@@ -37,8 +39,16 @@ MAIN_PACKAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "etcdutl": "go.etcd.io/etcd/etcdutl/v3",
         },
         "rivals": {name: f"./{name}" for name in GO_PROGRAMS},
+        "helm": {"helm3": "helm.sh/helm/v3/cmd/helm", "helm4": "helm.sh/helm/v4/cmd/helm"},
+        "kustomize": {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
     }
 )
+_MODULE_OF = {
+    name: module
+    for module, packages in MAIN_PACKAGES.items()
+    if module != "etcd"
+    for name in packages
+}
 GO_ELSEWHERE = "/usr/local/go/bin:/usr/lib/go/bin"  # where installers put it, PATH or not
 BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w")
 BUILD_TIMEOUT = 900.0
@@ -72,15 +82,16 @@ def etcd_binaries(version: str = BUILT_VERSION) -> EtcdBinaries:
 
 
 def go_program(name: str) -> Path:
-    """Return the path of a rival, building it when the cache lacks it.
+    """Return the path of a rival or a tool, building it when the cache lacks it.
 
     Raises:
         BinaryMissingError: saying why it cannot be had here.
-        ValueError: for a name not in `GO_PROGRAMS`.
+        ValueError: for a name not in `GO_PROGRAMS` or `TOOLS`.
     """
-    if name not in GO_PROGRAMS:
-        raise ValueError(f"no Go program {name!r}: there are {', '.join(GO_PROGRAMS)}")
-    return _build("rivals") / name
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise ValueError(f"no Go program {name!r}: there are {', '.join(_MODULE_OF)}")
+    return _build(module) / name
 
 
 def available_versions() -> tuple[str, ...]:
@@ -238,7 +249,7 @@ def _compile(go: str, source: Path, package: str, target: Path) -> None:
 def main() -> int:
     """Find or build everything and say so; 1 when something is missing."""
     complete = True
-    for wanted in (*VERSIONS, *GO_PROGRAMS):
+    for wanted in (*VERSIONS, *GO_PROGRAMS, *TOOLS):
         reason = missing_reason(wanted)
         complete = complete and reason is None
         label = f"etcd {wanted}" if wanted in VERSIONS else wanted

@@ -30,4 +30,4 @@ def test_no_line_of_the_list_of_commands_is_cut_at_80_columns() -> None:
 def test_only_run_and_exec_speak_of_standing_in_the_election(name: str) -> None:
     (section,) = [s for s in page().split("## leader-sidecar ")[1:] if s.startswith(f"{name}\n")]
     assert "election to stand in" not in section
-    assert ("--election NAME" in section) is (name not in ("retire", "demo"))
+    assert ("--election NAME" in section) is (name not in ("retire", "demo", "etcd"))

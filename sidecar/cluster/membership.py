@@ -1,0 +1,112 @@
+"""Taking members in and out of a running etcd, one at a time, each time with a quorum's consent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from sidecar.cluster.api import Api
+from sidecar.cluster.plan import Plan
+from sidecar.cluster.sizing import next_to_remove, own_learner
+from sidecar.election.ports import Clock
+from sidecar.errors import CoordinatorError, Refused
+from sidecar.etcd.admin import Admin, Cluster
+
+T = TypeVar("T")
+
+_AGAIN = 1.0  # seconds
+
+
+class Patience:
+    """Tries again until a time; then the last reason becomes a refusal.
+
+    Args:
+        within: seconds for all that is tried.
+        say: takes each new reason.
+    """
+
+    def __init__(self, clock: Clock, within: float, say: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._within = within
+        self._ends = clock.now() + within
+        self._say = say
+        self._told = ""
+
+    async def until(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what the attempt returns, once etcd lets it.
+
+        Raises:
+            Refused: not within the time; says why of the last try.
+        """
+        while True:
+            try:
+                return await attempt()
+            except CoordinatorError as exc:
+                await self.wait(str(exc), exc)
+
+    async def wait(self, why: str, cause: BaseException | None = None) -> None:
+        """Wait a moment for something.
+
+        Raises:
+            Refused: the time is over.
+        """
+        if self._clock.now() >= self._ends:
+            raise Refused(f"waited {self._within:g} s in vain: {why}") from cause
+        if why != self._told:
+            self._told = why
+            self._say(f"waiting: {why}")
+        await asyncio.sleep(_AGAIN)
+
+
+async def promote_own(plan: Plan, name: str, cluster: Cluster, patience: Patience) -> bool:
+    """Let the own member vote once it has caught up; False: it votes already.
+
+    Raises:
+        Refused: not within the patience.
+    """
+    url = plan.peer_url_of(name)
+    while True:
+        listed = await patience.until(partial(cluster.ask, Admin.members))
+        own = own_learner(listed.members, url)
+        if own is None and any(url in m.peer_urls and m.has_started for m in listed.members):
+            return False
+        if own is None:
+            await patience.wait(f"{name} is not a member yet")
+            continue
+        await patience.until(partial(cluster.ask, partial(Admin.promote, member=own.id)))
+        return True
+
+
+async def shrink(
+    plan: Plan, replicas: int, cluster: Cluster, patience: Patience, say: Callable[[str], None]
+) -> int:
+    """Remove all members of ordinals from `replicas` on, the highest first; return how many.
+
+    After each removal the next waits until a quorum answers, so that one failure is survived at
+    any time.
+
+    Raises:
+        Refused: etcd did not let it within the patience; what was removed stays so.
+    """
+    removed = 0
+    while True:
+        listed = await patience.until(partial(cluster.ask, Admin.members))
+        surplus = next_to_remove(listed.members, plan.stateful_set, replicas)
+        if surplus is None:
+            return removed
+        await patience.until(partial(cluster.ask, partial(Admin.remove, member=surplus.id)))
+        say(f"removed {surplus.name or 'a member that never started'} ({surplus.id:x})")
+        removed += 1
+
+
+def size_now(api: Api, plan: Plan) -> int | None:
+    """Return how many replicas the StatefulSet has asked for so far; None: it is not there.
+
+    Raises:
+        ApiError: it cannot be read.
+    """
+    path = f"/apis/apps/v1/namespaces/{plan.namespace}/statefulsets/{plan.stateful_set}"
+    found = api.find(path)
+    return None if found is None else int(found["spec"]["replicas"])

@@ -1,0 +1,85 @@
+"""Alerts fire when they shall, and alerts and dashboard ask for metrics that are there."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.choices import EVERYTHING_WATCHED
+from tests.support.helm import CHART, one, render
+
+RULES = Path(__file__).with_name("alerts.yaml")
+NAME = re.compile(r"\b(?:leader|etcd)_[a-z_]+\b")
+
+
+def spec() -> Any:
+    return one(render(*EVERYTHING_WATCHED), "PrometheusRule")["spec"]
+
+
+def promtool(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    return subprocess.run(
+        [found, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def test_promtool_takes_the_rules(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(spec()))
+    done = promtool("check", "rules", "rules.yaml", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_alerts_fire_when_they_shall_and_not_before(tmp_path: Path) -> None:
+    rules = spec()
+    for rule in rules["groups"][0]["rules"]:
+        del rule["annotations"]  # their words are no part of this
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    shutil.copy(RULES, tmp_path / "alerts.yaml")
+    done = promtool("test", "rules", "alerts.yaml", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_of_the_election_is_tested() -> None:
+    tested = {
+        case["alertname"]
+        for group in yaml.safe_load(RULES.read_text())["tests"]
+        for case in group["alert_rule_test"]
+        if case.get("exp_alerts")
+    }
+    assert {rule["alert"] for rule in spec()["groups"][0]["rules"]} == tested
+
+
+def served(described: str) -> set[str]:
+    """The names of all series of the metrics that our documentation describes."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\w+) \|", described, re.MULTILINE)
+    names = set()
+    for name, kind in rows:
+        parts = ("_bucket", "_count", "_sum") if kind == "histogram" else ("",)
+        names |= {name + part for part in parts}
+    return names
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_sidecars_serve() -> None:
+    # A test of its own holds that page to what a sidecar serves.
+    known = served((CHART.parents[1] / "docs" / "metrics.md").read_text())
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    asked += [rule["expr"] for rule in spec()["groups"][0]["rules"]]
+    names = {name for text in asked for name in NAME.findall(text) if name.startswith("leader_")}
+    assert len(names) > 5
+    assert names <= known
+
+
+def test_the_dashboard_is_in_its_config_map() -> None:
+    maps = [o for o in render(*EVERYTHING_WATCHED) if o["metadata"]["name"] == "demo-dashboard"]
+    (found,) = maps
+    board = json.loads(found["data"]["leader-sidecar.json"])
+    assert board["title"] == "Leader election"
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
