@@ -12,7 +12,6 @@ from tests.chart.choices import CHOICES
 from tests.support.helm import Object, containers, pod_of, render
 
 # Settings of `run` that come with the forwarder and the pod's label; known ones need not be here.
-COMING = {"--forward", "--forward-wait", "--forward-drain", "--forward-linger", "--label"}
 OURS = "leader-sidecar:0.1.0"
 
 
@@ -47,7 +46,7 @@ def test_every_argument_is_an_option(own: list[Object]) -> None:
     for container in own:
         command, arguments = command_of(container)
         known = {option for parameter in command.params for option in parameter.opts}
-        assert set(flags(arguments)) <= known | COMING, container["name"]
+        assert set(flags(arguments)) <= known, container["name"]
 
 
 def test_every_required_option_is_given(own: list[Object]) -> None:
