@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,9 @@ from sidecar.forward.routes import Route
 
 Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 Name = tuple[str, int]
+Ends = tuple[Name, Name]
+"""Of a connection: who has begun it, and where to. One end alone is no name for it: the kernel
+gives the same address and port to several, where they go to different places."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _SILENCE, _PROBE_EVERY, _PROBES = 30, 10, 3
@@ -35,32 +37,6 @@ class TurnedAway(Exception):
         self.reason = reason
 
 
-class Outgoing:
-    """The own names of all sockets that connect, or are connected, to a leader.
-
-    The kernel gives one name to several, where they go to different places.
-    """
-
-    def __init__(self) -> None:
-        self._counts: Counter[Name] = Counter()
-
-    def __contains__(self, name: Name) -> bool:
-        return name in self._counts
-
-    def __len__(self) -> int:
-        return self._counts.total()
-
-    def add(self, name: Name) -> None:
-        """Count one more with this name."""
-        self._counts[name] += 1
-
-    def remove(self, name: Name) -> None:
-        """Count one less; once for each `add`."""
-        self._counts[name] -= 1
-        if not self._counts[name]:
-            del self._counts[name]
-
-
 @dataclass(frozen=True, slots=True)
 class Directions:
     """What callers ask of the forwarder.
@@ -69,24 +45,25 @@ class Directions:
         route: says where the leader is, at this moment.
         resolve: finds the addresses of a route and a port, in the order of trying; it may raise
             `TurnedAway`.
-        outgoing: a connection from one of these comes from here.
+        outgoing: the ends of what connects, or is connected, to a leader; who comes from one of
+            these to the other comes from here.
         wait: seconds to reach a leader in.
     """
 
     poller: Poller
     route: Callable[[], Route | None]
     resolve: Callable[[Route, int], Awaitable[list[Address]]]
-    outgoing: Outgoing
+    outgoing: set[Ends]
     wait: float
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A connection to the leader, the way that it took, and its own name in `outgoing`."""
+    """A connection to the leader, the way that it took, and its ends in `outgoing`."""
 
     upstream: socket.socket
     route: Route
-    name: Name
+    ends: Ends
 
 
 class Caller:
@@ -102,7 +79,7 @@ class Caller:
         self._why_not = Refusal.NO_LEADER
         self._tried: Route | None = None
         self._attempt: socket.socket | None = None
-        self._name: Name = ("", 0)  # of the attempt
+        self._ends: Ends = (("", 0), ("", 0))  # of the attempt
 
     def wake(self) -> None:
         """Tell it that the leader may have changed; a way that is no way any more ends at once."""
@@ -142,7 +119,7 @@ class Caller:
             # Asked again, by the clock: nothing new goes to a program that leads no more.
             if upstream is not None and self._directions.route() == route:
                 self._attempt = None
-                return Reached(upstream, route, self._name)
+                return Reached(upstream, route, self._ends)
             self._give_up()
             if self._directions.route() == route:
                 await self._woken(at_most=pause)
@@ -171,8 +148,9 @@ class Caller:
         if outcome not in (0, errno.EINPROGRESS):
             upstream.close()
             return None
-        self._attempt, self._name = upstream, name_of(upstream.getsockname())
-        self._directions.outgoing.add(self._name)
+        self._attempt = upstream
+        self._ends = name_of(upstream.getsockname()), name_of(where)
+        self._directions.outgoing.add(self._ends)
         self._is_answered = outcome == 0
         if outcome:
             self._directions.poller.watch(upstream.fileno(), self._upstream_changed)
@@ -206,7 +184,7 @@ class Caller:
             self._directions.poller.forget(self._attempt.fileno())
             self._attempt.close()
             self._attempt = None
-            self._directions.outgoing.remove(self._name)
+            self._directions.outgoing.discard(self._ends)
 
     def _upstream_changed(self, _: int) -> None:
         self._is_answered = True

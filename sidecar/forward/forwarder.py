@@ -22,7 +22,7 @@ from sidecar.election.background import Background
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.forward import pipes
-from sidecar.forward.caller import Caller, Directions, Name, Outgoing, Reached, TurnedAway
+from sidecar.forward.caller import Caller, Directions, Ends, Reached, TurnedAway
 from sidecar.forward.listener import Listener, room_for
 from sidecar.forward.meter import ForwardMeter, Refusal
 from sidecar.forward.pipes import Pipes
@@ -84,7 +84,7 @@ class Forwarder:
         self._next_end = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._callers: set[Caller] = set()
-        self._relays: dict[Relay, tuple[Term, Name]] = {}
+        self._relays: dict[Relay, tuple[Term, Ends]] = {}
         self._changed = asyncio.Event()
         self._errors_told: set[type[Exception]] = set()
         self._tasks = Background()
@@ -94,7 +94,7 @@ class Forwarder:
         ]
         resolver = Resolver([each.address for each in self._listeners], config.own_host)
         self._directions = Directions(
-            self._poller, self._route, resolver.resolve, outgoing=Outgoing(), wait=config.wait
+            self._poller, self._route, resolver.resolve, outgoing=set(), wait=config.wait
         )
 
     async def run(self) -> None:
@@ -135,9 +135,9 @@ class Forwarder:
 
     # --- clients ----------------------------------------------------------------------------
 
-    def _accepted(self, port: int, client: socket.socket, name: Name) -> None:
+    def _accepted(self, port: int, client: socket.socket, ends: Ends) -> None:
         self._meter.accepted += 1
-        if name in self._directions.outgoing:
+        if ends in self._directions.outgoing:
             self._refuse(client, Refusal.LOOP)
         elif self._meter.open >= self._most:
             self._refuse(client, Refusal.TOO_MANY)
@@ -194,7 +194,7 @@ class Forwarder:
         self._set_timer(now)
         upstream = reached.upstream
         relay = Relay(client, upstream, self._tools, meter=self._meter, on_end=self._ended)
-        self._relays[relay] = (term, reached.name)
+        self._relays[relay] = (term, reached.ends)
         try:
             if self._config.proxy_protocol:
                 # It is far smaller than what a new connection takes at once.
@@ -207,8 +207,8 @@ class Forwarder:
             raise
 
     def _ended(self, relay: Relay) -> None:
-        _, name = self._relays.pop(relay)
-        self._directions.outgoing.remove(name)
+        _, ends = self._relays.pop(relay)
+        self._directions.outgoing.discard(ends)
         self._meter.open -= 1
         self._changed.set()
 

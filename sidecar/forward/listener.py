@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from sidecar.errors import ConfigError
-from sidecar.forward.caller import Name, keep_alive, name_of
+from sidecar.forward.caller import Ends, keep_alive, name_of
 from sidecar.forward.rules import Rule
 from sidecar.listening import listen, where
 
@@ -84,14 +84,14 @@ class Listener:
 
     Args:
         listening: closed by `close`.
-        on_client: called with each client, and its address.
+        on_client: called with each client, and the ends of its connection.
         on_exhausted: called each time that one had to be left in the backlog.
     """
 
     def __init__(
         self,
         listening: socket.socket,
-        on_client: Callable[[socket.socket, Name], None],
+        on_client: Callable[[socket.socket, Ends], None],
         on_exhausted: Callable[[], None],
     ) -> None:
         self.address: tuple[str, int] = listening.getsockname()[:2]
@@ -126,7 +126,7 @@ class Listener:
                     return
                 continue  # that one client was gone already
             client.setblocking(False)
-            self._on_client(client, name_of(address))
+            self._on_client(client, (name_of(address), name_of(client.getsockname())))
 
     def _stand_back(self) -> None:
         """Leave clients in the backlog: trying on would be all that this process does."""

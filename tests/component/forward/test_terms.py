@@ -10,7 +10,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.core.state import Link
-from sidecar.forward.caller import Caller, Outgoing
+from sidecar.forward.caller import Caller
 from sidecar.forward.listener import bind
 from sidecar.forward.relay import Relay
 from sidecar.forward.resolver import Resolver
@@ -383,7 +383,7 @@ async def test_a_connection_from_itself_is_closed(program: Program) -> None:
         rig.lead(1)
         client = socket.socket()
         client.bind((LOOPBACK, 0))
-        rig.forwarder._directions.outgoing.add(client.getsockname())
+        rig.forwarder._directions.outgoing.add((client.getsockname(), (LOOPBACK, rig.port)))
         client.connect((LOOPBACK, rig.port))
         client.setblocking(False)
         assert await is_ended(client)
@@ -391,15 +391,19 @@ async def test_a_connection_from_itself_is_closed(program: Program) -> None:
         client.close()
 
 
-async def test_a_name_that_two_connections_have_is_known_until_both_are_over() -> None:
-    outgoing = Outgoing()
-    for _ in range(2):
-        outgoing.add((LOOPBACK, 5))
-    outgoing.remove((LOOPBACK, 5))
-    assert (LOOPBACK, 5) in outgoing
-    outgoing.remove((LOOPBACK, 5))
-    assert (LOOPBACK, 5) not in outgoing
-    assert not outgoing
+async def test_a_client_with_the_address_and_port_of_an_outgoing_connection_is_no_loop() -> None:
+    """The kernel gives both to two connections at once, where they go to different places."""
+    with programs(ELSEWHERE) as (other,):
+        async with forwarding(other) as rig:
+            rig.follow(ELSEWHERE, 1)
+            with socket.socket() as client:
+                client.setblocking(False)
+                client.bind((LOOPBACK, 0))
+                rig.forwarder._directions.outgoing.add((client.getsockname(), (THIRD, 1)))
+                loop = asyncio.get_running_loop()
+                await loop.sock_connect(client, (LOOPBACK, rig.port))
+                await loop.sock_sendall(client, b"question")
+                assert await receive(await other.take(), 8) == b"question"
 
 
 async def test_whoever_was_tried_in_vain_leaves_no_name_behind() -> None:
