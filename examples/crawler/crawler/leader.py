@@ -80,7 +80,7 @@ class Leader:
                 known = self._view.get(spec.name)
                 if known is not None:
                     return self._as_before(known, spec)
-                with self._view.reserve() as worker:
+                with self._view.reserve(spec.name) as worker:
                     resource = Resource(spec, worker, request.request_id, self.token)
                     written = await self._fence.write(
                         (Unchanged(key, 0), Unchanged(mark, mark_at)),

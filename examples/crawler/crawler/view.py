@@ -62,6 +62,7 @@ class View:
         self._names: list[str] = []  # sorted
         self._loads: Counter[str] = Counter()
         self._reserved: Counter[str] = Counter()
+        self._expected: dict[str, list[str]] = {}  # the Workers of resources that do not show yet
         self._revision = 0
         self._heard_at = 0.0
         # Woken one by one, each by its own revision: with hundreds of calls at once, all of them at
@@ -94,17 +95,23 @@ class View:
         return self._loads[worker]
 
     @contextlib.contextmanager
-    def reserve(self) -> Iterator[str]:
-        """Choose the least loaded living Worker, and count what it is about to get.
+    def reserve(self, name: str) -> Iterator[str]:
+        """Choose the least loaded living Worker for a resource, and count what it is about to get.
 
-        Yields "" where none lives.
+        It is counted until the resource shows, and not twice from then on. Yields "" where no
+        Worker lives.
         """
         worker = min(self.nodes, key=lambda one: self._loads[one] + self._reserved[one], default="")
         self._reserved[worker] += 1
+        self._expected.setdefault(name, []).append(worker)
         try:
             yield worker
         finally:
-            self._reserved[worker] -= 1
+            if worker in self._expected.get(name, ()):
+                self._expected[name].remove(worker)
+                self._reserved[worker] -= 1
+            if not self._expected.get(name, True):
+                del self._expected[name]
 
     def workers_changed(self, nodes: Mapping[str, Node]) -> None:
         """Take the living Workers from here on."""
@@ -224,6 +231,7 @@ class View:
         if name is None or resource is None or resource.spec.name != name:
             log.warning("no resource, ignored key=%r", kv.key)
             return
+        self._reserved.subtract(self._expected.pop(name, ()))
         bisect.insort(self._names, name)
         self._known[name] = Known(resource, kv.mod_revision, kv.create_revision)
         self._loads[resource.worker] += 1
