@@ -102,8 +102,8 @@ class Speaker:
 
     def close(self) -> None:
         """Close its stdin, and kill it when it does not end by itself."""
-        assert self._process.stdin is not None  # noqa: S101
-        assert self._process.stdout is not None  # noqa: S101
+        assert self._process.stdin is not None  # noqa: S101 - it was asked for
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         try:
@@ -141,7 +141,7 @@ class Speaker:
 
     def fileno(self) -> int:
         """Return what can be selected on."""
-        assert self._process.stdout is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101 - it was asked for
         return self._process.stdout.fileno()
 
     def _failure(self, what: str) -> BenchError:

@@ -79,6 +79,6 @@ def _told(answer: Any) -> dict[str, object]:
     return {"status": answer.status_code, "error": document.get("message", "no message")}
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]
+@events.quitting.add_listener  # type: ignore[untyped-decorator]  # locust has no types
 def _judged_elsewhere(environment: Environment, **_: object) -> None:
     environment.process_exit_code = 0  # what failed is in the log
