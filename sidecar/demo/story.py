@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sidecar.core.state import Reason
 from sidecar.demo.ledger import Interval, Ledger
 from sidecar.election.ports import Clock
 
@@ -63,6 +64,7 @@ class Story:
 
 
 def _ending(why: str) -> str:
-    if why in {"expired", "deadline_passed"}:
+    if why in {"expired", Reason.DEADLINE_PASSED}:
         return "stopped acting: deadline passed"
-    return f"stepped down: {why.replace('_', ' ')}"
+    # A status file tells the present: who queues again before we look no longer says why it left.
+    return "stepped down" if why == Reason.WAITING else f"stepped down: {why.replace('_', ' ')}"

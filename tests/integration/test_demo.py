@@ -246,7 +246,7 @@ def test_the_live_view_obeys_its_keys_and_gives_the_terminal_back(
     terminal.see(r"master-\d +follower +3 +connected")
 
     terminal.press("h")
-    terminal.see(rf"{first} stepped down: handover")
+    terminal.see(rf"{first} stepped down")
     second = terminal.see(r"(master-\d) leads, token \d+ +gap \d+ ms")[1]
     assert second != first
 

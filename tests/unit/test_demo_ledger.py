@@ -1,6 +1,10 @@
 """The demo's judge: it must see two leaders, a token that did not grow, and measure gaps."""
 
+import pytest
+
 from sidecar.demo.ledger import Ledger, View
+from sidecar.demo.story import Story
+from sidecar.election.ports import SystemClock
 
 A, B = "master-1", "master-2"
 
@@ -100,3 +104,22 @@ def test_who_wakes_up_with_an_old_token_breaks_the_promise() -> None:
     ledger.note([silent(A), leader(B, 5, deadline=20.0, since=16.0)], 16.1)
     ledger.note([leader(A, 2, deadline=30.0, since=10.0), follower(B, 17.0, "resigned")], 17.1)
     assert ledger.broken == ["the token did not grow: master-1 leads with 2, after master-2 with 5"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("handover", "stepped down: handover"),
+        ("waiting", "stepped down"),  # it queued again before we looked
+        ("deadline_passed", "stopped acting: deadline passed"),
+    ],
+)
+def test_the_story_tells_why_a_term_ended_as_far_as_the_file_still_says(
+    reason: str, told: str
+) -> None:
+    ledger = Ledger()
+    story = Story(ledger, SystemClock())
+    ledger.note([leader(A, 2, deadline=15.0, since=10.0)], 10.2)
+    ledger.note([follower(A, since=11.0, reason=reason)], 11.5)
+    story.follow()
+    assert [event.text for event in story.last(9)] == [f"{A} leads, token 2", f"{A} {told}"]
