@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from sidecar.outputs.health import Backoff, OutputErrors
+from sidecar.election.backoff import Backoff
+from sidecar.outputs.health import LONGEST_PAUSE, OutputErrors
 from sidecar.retire import DONE, LEFT, RETIRE, SOCKET, STEPPED_DOWN
 
 OUTPUT = "retire_socket"
@@ -45,7 +47,7 @@ class RetireSocket:
 
     async def run(self) -> None:
         """Serve until cancelled; the socket's file goes with it."""
-        backoff = Backoff()
+        backoff = Backoff(random.SystemRandom(), LONGEST_PAUSE)
         while True:
             try:
                 await self._listen_and_serve()

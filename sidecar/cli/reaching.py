@@ -51,12 +51,15 @@ async def _first_answer(etcd: EtcdCoordinator, settings: StoreSettings, clock: C
     pause = Layout(settings.election).pause
     began = clock.now()
     is_told = False
+    told = ""
     while True:
         left = began + _PATIENCE - clock.now()
         try:
             await etcd.read(pause, pause + b"\0", timeout=min(_TRY, left))
         except Unavailable as exc:
-            told = out_of_reach(settings, _why(exc, has_address=etcd.current != "none"))
+            # That nothing was heard in a try cut short says less than what was heard before.
+            if not told or left >= _TRY or _heard(exc):
+                told = out_of_reach(settings, _why(exc, has_address=etcd.current != "none"))
         except CoordinatorError:
             return  # an answer, if no good one: the command itself will hear and tell it
         else:
@@ -72,6 +75,10 @@ async def _first_answer(etcd: EtcdCoordinator, settings: StoreSettings, clock: C
 
 def _why(exc: Unavailable, *, has_address: bool) -> str:
     # The endpoints are named by us already, in front of the reason.
-    if isinstance(exc.__cause__, CoordinatorError):
+    if _heard(exc):
         return str(exc.__cause__)
     return "no answer in time" if has_address else "no name of these has an address"
+
+
+def _heard(exc: Unavailable) -> bool:
+    return isinstance(exc.__cause__, CoordinatorError)

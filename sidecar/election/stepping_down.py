@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable
 
 from sidecar.core import transactions
 from sidecar.core.candidacy import Phase
@@ -173,7 +172,7 @@ class SteppingDown(Wishes):
     async def _nobody_believes(self) -> bool:
         """Wait until nobody takes us for the leader; False: a restart may yet do so."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(_awaited(self._keeper.settle()), name="candidate-settle")
+            group.create_task(self._keeper.settle(), name="candidate-settle")
             return await self._keeper.forget()
 
     async def _drain(self, election: Election) -> None:
@@ -253,7 +252,3 @@ class SteppingDown(Wishes):
         except Unavailable as exc:
             self.contact.failed("answer", exc)
         return True
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 5.0
+"""Seconds between two tries of an output, at most."""
 
 
 class OutputErrors:
@@ -41,21 +41,3 @@ class OutputErrors:
             self._failing.discard(output)
         if is_news:
             _log.info("output works again output=%s", output, extra={"output": output})
-
-
-class Backoff:
-    """Pauses between tries that double up to a bound, in seconds."""
-
-    def __init__(self, first: float = _FIRST_PAUSE, longest: float = _LONGEST_PAUSE) -> None:
-        self._first = self._pause = first
-        self._longest = longest
-
-    def next(self) -> float:
-        """Return how long to wait before the next try."""
-        pause = self._pause
-        self._pause = min(2 * pause, self._longest)
-        return pause
-
-    def reset(self) -> None:
-        """Begin again with the shortest pause, after a success."""
-        self._pause = self._first

@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 from sidecar.election.ports import Standing
 from sidecar.outputs.health import OutputErrors
 from sidecar.outputs.status_dir import SeenToken, SessionRecord, StatusDirectory
+
+Settle = Callable[[], Coroutine[None, None, None]]
+"""Waits until nobody believes in us by one output."""
 
 OUTPUT = "session_file"
 _FORGET_WITHIN = 1.0  # seconds; a disk that is slower counts as one that cannot be written
@@ -46,11 +49,11 @@ class StatusKeeper:
         self._id = id_
         self._boot_id = boot_id
         self._errors = errors
-        self._believers: list[Callable[[], Awaitable[None]]] = []
+        self._believers: list[Settle] = []
         self._jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name=OUTPUT, daemon=True).start()
 
-    def add_believer(self, settle: Callable[[], Awaitable[None]]) -> None:
+    def add_believer(self, settle: Settle) -> None:
         """Have `settle` wait for this too, before the key is given up."""
         self._believers.append(settle)
 
@@ -96,7 +99,7 @@ class StatusKeeper:
         """Wait until none of the believers can take us for the leader any more."""
         async with asyncio.TaskGroup() as group:
             for settle in self._believers:
-                group.create_task(_awaited(settle))
+                group.create_task(settle())
 
     def _try(self, write: Callable[[], None]) -> bool:
         try:
@@ -110,7 +113,3 @@ class StatusKeeper:
     def _work(self) -> None:
         while True:
             self._jobs.get()()
-
-
-async def _awaited(settle: Callable[[], Awaitable[None]]) -> None:
-    await settle()

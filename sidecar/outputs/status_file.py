@@ -22,16 +22,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
 from sidecar.boottime import STATUS
 from sidecar.core.state import ElectionState, Role
+from sidecar.election.backoff import Backoff
 from sidecar.election.feed import Feed
 from sidecar.election.news import News
 from sidecar.election.ports import Clock
-from sidecar.outputs.health import Backoff, OutputErrors
+from sidecar.outputs.health import LONGEST_PAUSE, OutputErrors
 from sidecar.outputs.status import describe, encode
 
 OUTPUT = "status_file"
@@ -172,7 +174,7 @@ class StatusFile:
     # From here on: the thread.
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        backoff = Backoff()
+        backoff = Backoff(random.SystemRandom(), LONGEST_PAUSE)
         pause: float | None = None
         while self._is_due(pause):
             state = self._begin()

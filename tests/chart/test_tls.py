@@ -72,7 +72,6 @@ def test_no_pod_has_the_key_of_the_authority(objects: list[Object]) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(120)
 async def test_etcd_runs_with_what_the_chart_writes(objects: list[Object], tmp_path: Path) -> None:
     etcd = require_etcd().etcd
     server, root = (secret(objects, f"demo-tls-{name}") for name in ("server", "root"))

@@ -16,8 +16,6 @@ from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.procs import Child, wait_until
 
-pytestmark = pytest.mark.timeout(90)
-
 GIVEN = {
     "statefulSet": "demo-etcd",
     "namespace": "shop",

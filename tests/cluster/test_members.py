@@ -24,7 +24,7 @@ from tests.cluster.kubernetes_api import KubernetesApi
 from tests.support.binaries import require_etcd
 from tests.support.procs import LOOPBACK, Child, ReservedPort
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.integration]
+pytestmark = pytest.mark.integration
 
 PODS = "/api/v1/namespaces/shop/pods/"
 LARGEST = 5

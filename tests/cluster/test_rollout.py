@@ -11,8 +11,6 @@ from sidecar.election.ports import SystemClock
 from sidecar.errors import Refused, Unavailable
 from tests.cluster.kubernetes_api import KubernetesApi, Thing
 
-pytestmark = pytest.mark.timeout(60)
-
 SET = "/apis/apps/v1/namespaces/shop/statefulsets/demo"
 PODS = "/api/v1/namespaces/shop/pods"
 

@@ -17,7 +17,7 @@ from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.tls import TlsFiles, make_tls
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.integration]
+pytestmark = pytest.mark.integration
 
 ELECTION = "/leader-sidecar/shop/demo"
 ROOT, SIDECAR = "root's", "sidecar's"

@@ -18,8 +18,6 @@ from sidecar.outputs.status_dir import StatusDirectory
 from tests.support.procs import LOOPBACK, ReservedPort
 from tests.support.status_dir import follower_document, leader_document, write_status
 
-pytestmark = pytest.mark.timeout(60)
-
 NO_ANSWER, USAGE = 1, 2
 
 

@@ -19,7 +19,7 @@ from sidecar.client import Leadership, Status
 from tests.support.procs import wait_until
 from tests.support.status_dir import TOKEN, follower_document, leader_document, write_status
 
-PATIENCE = 20.0  # seconds; a bound for a slow machine, not an expectation
+PATIENCE = 60.0  # seconds; a bound for a slow machine, not an expectation
 # Beyond the time limit of a test. When its time is up, `wait` looks once more, and would hide that
 # nothing has woken it.
 NEVER = 200.0

@@ -52,19 +52,16 @@ def answer(example: list[str], directory: Path) -> tuple[int, str, str]:
     return said.returncode, said.stdout.strip(), said.stderr
 
 
-@pytest.mark.timeout(180)  # the first one waits for Go's compiler
 def test_a_leader_is_told_its_token_and_its_key(example: list[str], tmp_path: Path) -> None:
     write_status(tmp_path, leader_document())
     assert answer(example, tmp_path) == (0, f"leader {TOKEN} {KEY}", "")
 
 
-@pytest.mark.timeout(180)
 def test_spaces_between_the_parts_make_no_difference(example: list[str], tmp_path: Path) -> None:
     write_status(tmp_path, json.dumps(leader_document(), separators=(",", ":")).encode())
     assert answer(example, tmp_path) == (0, f"leader {TOKEN} {KEY}", "")
 
 
-@pytest.mark.timeout(180)
 def test_a_follower_is_told_so(example: list[str], tmp_path: Path) -> None:
     write_status(tmp_path, follower_document())
     assert answer(example, tmp_path) == (1, "follower", "")
@@ -82,7 +79,6 @@ NOT_NOW = {
 }
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("changes", NOT_NOW.values(), ids=NOT_NOW)
 def test_a_claim_that_does_not_hold_here_and_now_makes_a_follower(
     example: list[str], tmp_path: Path, changes: dict[str, Any]
@@ -91,14 +87,12 @@ def test_a_claim_that_does_not_hold_here_and_now_makes_a_follower(
     assert answer(example, tmp_path) == (1, "follower", "")
 
 
-@pytest.mark.timeout(180)
 def test_a_missing_or_broken_file_makes_a_follower(example: list[str], tmp_path: Path) -> None:
     assert answer(example, tmp_path) == (1, "follower", "")
     write_status(tmp_path, b'{"version": 1, "role": "leader"')
     assert answer(example, tmp_path) == (1, "follower", "")
 
 
-@pytest.mark.timeout(180)
 def test_a_leadership_ends_for_every_example_once_its_deadline_has_come(
     example: list[str], tmp_path: Path
 ) -> None:

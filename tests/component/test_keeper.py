@@ -4,16 +4,12 @@ import asyncio
 import threading
 from pathlib import Path
 
-import pytest
-
 from sidecar.election.ports import Standing
 from sidecar.outputs.health import OutputErrors
 from sidecar.outputs.keeper import StatusKeeper
 from sidecar.outputs.status import boot_id
 from sidecar.outputs.status_dir import StatusDirectory
 from tests.support.outputs import PATIENCE
-
-pytestmark = pytest.mark.timeout(60)
 
 STANDING = Standing(lease=7, key="/resources/election/7", token=8123, ttl=5.0, cluster_id=1)
 

@@ -11,7 +11,7 @@ from sidecar.core.codec import TermRecord
 from sidecar.core.lease import NEVER
 from sidecar.core.state import ElectionState, Leader, Link, Reason
 from sidecar.election.feed import Feed
-from sidecar.outputs.health import Backoff, OutputErrors
+from sidecar.outputs.health import OutputErrors
 from sidecar.outputs.logs import Format, JsonFormatter, LeaderLog, TextFormatter, configure
 from tests.support.outputs import FOLLOWER, SetClock, leading, stepped_down, until
 
@@ -339,13 +339,6 @@ def test_an_output_is_logged_once_per_change_of_its_state(
         "output works again output=label",
         "output failed output=label error=no again",
     ]
-
-
-def test_pauses_between_tries_double_up_to_a_bound() -> None:
-    backoff = Backoff(1.0, 5.0)
-    assert [backoff.next() for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
-    backoff.reset()
-    assert backoff.next() == 1.0
 
 
 def test_a_deadline_that_never_was_is_no_term(lines: list[logging.LogRecord]) -> None:

@@ -6,7 +6,7 @@ from tests.support.kube_api import KubeApi
 from tests.support.outputs import until
 from tests.support.own_pod import telling
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.asyncio
 
 
 def reasons(api: KubeApi) -> list[str]:

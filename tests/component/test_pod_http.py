@@ -13,7 +13,7 @@ from sidecar.kube.http import Connection
 from tests.support.procs import LOOPBACK
 from tests.support.tls import LOOPBACK_NAMES, Authority
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.asyncio
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"

@@ -12,7 +12,7 @@ from tests.support.outputs import until
 from tests.support.own_pod import telling
 from tests.support.tls import Authority
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.asyncio
 
 
 async def test_the_pod_shows_each_change_of_the_role(api: KubeApi) -> None:

@@ -14,8 +14,6 @@ from sidecar.retire import DONE, RETIRE, SOCKET, STEPPED_DOWN
 from sidecar.retire_socket import RetireSocket
 from tests.support.outputs import PATIENCE, until
 
-pytestmark = pytest.mark.timeout(60)
-
 
 async def at_once() -> None:
     """Be settled already."""

@@ -11,8 +11,6 @@ from crawler.fetch import Fetched, Fetcher, Limits
 from tests.crawler.site import Site, Visit, html, redirect
 from tests.support.procs import LOOPBACK, free_port
 
-pytestmark = pytest.mark.timeout(60)
-
 SIZE = 1 << 20
 
 

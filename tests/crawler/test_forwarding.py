@@ -17,7 +17,7 @@ from tests.crawler.load import Caller
 from tests.integration.support import LONG, PROGRAM
 from tests.support.procs import LOOPBACK, Child, free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 
 @dataclass

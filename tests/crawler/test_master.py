@@ -25,7 +25,7 @@ from tests.crawler.load import Caller
 from tests.integration.support import LONG, run_command
 from tests.support.procs import LOOPBACK, free_port, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 
 def test_the_three_steps_of_the_source(crew: Crew) -> None:

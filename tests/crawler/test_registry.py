@@ -19,7 +19,7 @@ PREFIX = "/micro/registry"
 TTL = 2.0
 SOON = 60.0  # seconds; generous, most of it takes milliseconds
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 Nodes = Mapping[str, Node]
 

@@ -16,7 +16,7 @@ from sidecar.etcd import EtcdCoordinator
 from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 SOON = 60.0
 PLACE = b"/micro/registry/crawler.worker/1"

@@ -14,7 +14,7 @@ from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.procs import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 FAST = 50.0  # requests per second
 Start = Callable[..., Worker]

@@ -18,7 +18,7 @@ from sidecar.client import Leadership
 from tests.integration.support_record import Belief, Recorder, problems
 from tests.support.procs import LOOPBACK, Child, ReservedPort, inherited_environment, wait_until
 
-LONG = 30.0  # seconds; a bound for a slow machine, not an expectation
+LONG = 90.0  # seconds; a bound for a slow machine, not an expectation
 PROGRAM = (sys.executable, "-m", "sidecar")
 LEADER, OTHER, USAGE, UNREACHABLE = 0, 1, 2, 3  # exit codes
 

@@ -13,7 +13,7 @@ from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.procs import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.integration
 
 ROOT = "root:secret-of-root"
 PASSWORD = "secret-of-sidecar"  # noqa: S105 - a test's own

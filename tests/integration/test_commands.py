@@ -24,7 +24,7 @@ from tests.integration.support import (
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import LOOPBACK, Child, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 TTL = 20  # nothing here waits for a lease to end
 

@@ -14,7 +14,7 @@ from tests.integration.support import LONG, Sidecar, Team
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 TTL = 3
 

@@ -15,7 +15,7 @@ from sidecar import boottime
 from tests.integration.support import LONG, Sidecar, Team
 from tests.support.procs import LOOPBACK, ReservedPort, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.integration
 
 SLACK = 10.0  # seconds on top of what is promised, for a slow machine
 

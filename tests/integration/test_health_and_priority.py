@@ -10,7 +10,7 @@ from tests.integration.support import LONG, Sidecar, Team
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import LOOPBACK, Child, ReservedPort, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 TTL = 20
 PROBING = ("--health-interval=100ms", "--health-failures=2")

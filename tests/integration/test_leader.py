@@ -13,7 +13,7 @@ from tests.support.bridge import Bridge
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import LOOPBACK, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.integration
 
 both_versions = pytest.mark.parametrize("one_member", VERSIONS, indirect=True, scope="module")
 

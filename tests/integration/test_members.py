@@ -13,7 +13,7 @@ from tests.support.etcd_cluster import EtcdCluster
 from tests.support.netns import NetNs, missing_reason
 from tests.support.procs import LOOPBACK, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 both_versions = pytest.mark.parametrize("three_members", VERSIONS, indirect=True, scope="module")
 

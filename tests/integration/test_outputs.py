@@ -14,7 +14,7 @@ from tests.integration.conftest import Disk
 from tests.integration.support import LONG, USAGE, Sidecar, Team
 from tests.support.procs import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 
 # The rights of files bind root, too, once it has no right to override them.

@@ -10,7 +10,7 @@ from tests.support.binaries import require_go_program
 from tests.support.etcd_cluster import EtcdCluster
 from tests.support.procs import Child
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 TTL = 3
 

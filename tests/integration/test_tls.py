@@ -11,7 +11,7 @@ from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.tls import Authority, KeyPair, TlsFiles, make_tls
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 # etcd asks for a client's certificate as soon as it has an authority to check it by.
 ASKS_NOBODY = ("--client-cert-auth=false", "--trusted-ca-file=")

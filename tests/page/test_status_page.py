@@ -6,7 +6,7 @@ from tests.integration.support import Sidecar, Team
 from tests.page.browser import Browser
 from tests.support.procs import wait_until
 
-pytestmark = [pytest.mark.page, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.page
 
 WITHIN = 30.0
 

@@ -8,7 +8,7 @@ from tests.support.history import JudgementError
 from tests.support.sim_sidecar import SidecarConfig
 from tests.support.sim_world import Simulation
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.sim
 
 SEEDS = range(25)
 SWEEP = 0.5

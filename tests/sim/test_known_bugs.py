@@ -22,7 +22,7 @@ from tests.support.sim_sidecar import SidecarConfig, SimSidecar
 from tests.support.sim_troupe import Troupe
 from tests.support.sim_world import ELECTION, Simulation
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.sim
 
 LAYOUT = Layout(ELECTION)
 SOON = 0.5
@@ -346,7 +346,6 @@ def test_a_foreign_candidate_under_a_negative_lease_counts_in_the_queue(value: b
         troupe.judge(SOON)
 
 
-@pytest.mark.timeout(120)
 def test_a_hundred_candidates_join_at_once_and_survive_their_leader() -> None:
     with Simulation(1) as sim:
         troupe = [SimSidecar(sim, f"c{n:02}", SidecarConfig(TTL)) for n in range(100)]

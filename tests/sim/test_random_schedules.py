@@ -46,7 +46,6 @@ BEFORE_A_RESTORE: tuple[Lever, ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_a_restore_with_bumped_revisions_brings_back_somebody_leads_again(
     seed: int,
@@ -74,7 +73,6 @@ def test_whatever_a_restore_with_bumped_revisions_brings_back_somebody_leads_aga
             sim.run(2 * TTL)
 
 
-@pytest.mark.timeout(120)
 def test_a_seed_replays_exactly_in_another_process() -> None:
     def outcome_of(hash_seed: str) -> str:
         code = "from tests.support.sim_schedule import run_seed; print(repr(run_seed(7, 0.1)))"

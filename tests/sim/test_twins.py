@@ -21,7 +21,7 @@ from tests.sim.twins import GONE, Patch, both, judged
 from tests.support.fake_watch import FakeWatch
 from tests.support.sim_world import ELECTION
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.sim
 
 LAYOUT = Layout(ELECTION)
 

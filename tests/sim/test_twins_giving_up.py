@@ -23,7 +23,7 @@ from tests.support.sim_sidecar import SidecarConfig
 from tests.support.sim_troupe import Troupe
 from tests.support.sim_world import Simulation
 
-pytestmark = [pytest.mark.sim, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.sim
 
 
 @both

@@ -23,7 +23,7 @@ from sidecar.kube.access import PodAccess
 from tests.support.procs import LOOPBACK, ReservedPort
 from tests.support.tls import LOOPBACK_NAMES, Authority
 
-PATIENCE = 20.0  # seconds; a bound for a slow machine, not an expectation
+PATIENCE = 60.0  # seconds; a bound for a slow machine, not an expectation
 NAMESPACE, POD = "shop", "master-0"
 Document = dict[str, Any]
 Answer = tuple[int, Document, dict[str, str]]

@@ -13,7 +13,7 @@ from sidecar.core.state import ElectionState, Leader, Link, Reason, Role
 from sidecar.outputs.status_dir import StatusDirectory
 
 T = TypeVar("T")
-PATIENCE = 20.0  # seconds; a bound for a slow machine, not an expectation
+PATIENCE = 60.0  # seconds; a bound for a slow machine, not an expectation
 LONG = 600.0  # seconds; a lease that no test sees the end of
 
 ELECTION = "/resources/election"

@@ -31,7 +31,7 @@ Stream = Literal["out", "err"]
 
 LOOPBACK = "127.0.0.1"
 POLL_EVERY = 0.005  # seconds between two looks at a file or a process
-PATIENCE = 20.0  # seconds; a bound for a slow machine, not an expectation
+PATIENCE = 60.0  # seconds; a bound for a slow machine, not an expectation
 TAIL_LINES = 40
 
 _ARM_AND_EXEC = (

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from sidecar.boottime import STATUS
 from sidecar.core.state import ElectionState
+from sidecar.election.backoff import Backoff
 from sidecar.election.feed import Feed
-from sidecar.outputs.health import Backoff, OutputErrors
+from sidecar.outputs.health import LONGEST_PAUSE, OutputErrors
 from sidecar.outputs.keeper import StatusKeeper
 from sidecar.outputs.status_dir import SeenToken, SessionRecord
 from sidecar.outputs.status_file import StatusFile
@@ -189,7 +190,7 @@ class SimStatusFile(StatusFile):
     ) -> None:
         super().__init__(directory, feed, directory.process, errors)
         self._disk = directory
-        self._pauses = Backoff()
+        self._pauses = Backoff(directory.process.world.rng, LONGEST_PAUSE)
         self._turn_number = 0
         self._is_busy = False
 

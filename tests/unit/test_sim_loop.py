@@ -222,7 +222,6 @@ print(sim.world.digest, sim.world.steps, *map(str, sim.history.intervals))
 """
 
 
-@pytest.mark.timeout(120)
 def test_a_seed_replays_in_another_interpreter_with_other_hashes(
     pytestconfig: pytest.Config,
 ) -> None:

@@ -37,6 +37,9 @@ TIMEOUT = "request-timeout"
 _LARGEST_BODY = 64 * 1024
 _RETRY_AFTER = "1"
 _LONGEST_WAIT = 60.0
+_IDLE = 75
+"""Seconds until a connection that is not used is closed: more than clients and proxies keep one, so
+that none of them sends a request into a connection that we are closing."""
 _HEARD_OF_WITHIN = 1.0
 """Seconds after a change of the leader in which others may not know of it yet."""
 _OF_THE_CALLER = ("x-", "authorization", "traceparent", "tracestate", "baggage")
@@ -134,6 +137,7 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=5,
+                timeout_keep_alive=_IDLE,
             )
         )
 

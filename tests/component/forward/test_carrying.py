@@ -39,8 +39,6 @@ from tests.support.forwarding import (
 from tests.support.outputs import until
 from tests.support.procs import LOOPBACK
 
-pytestmark = pytest.mark.timeout(60)
-
 MIB = 1 << 20
 
 

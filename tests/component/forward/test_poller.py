@@ -12,8 +12,6 @@ import pytest
 from sidecar.forward.poller import ENDED, READABLE, Poller
 from tests.support.outputs import until
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 async def hurried() -> AsyncIterator[Poller]:

@@ -35,8 +35,6 @@ from tests.support.procs import LOOPBACK
 
 SHORT = 0.2  # seconds that a test waits out
 
-pytestmark = pytest.mark.timeout(60)
-
 
 async def settled(rig: Rig) -> None:
     """Let the forwarder do all that it can do now."""
