@@ -206,15 +206,19 @@ def keeps(master: Master, leader_id: str) -> bool:
         return get_nodes(new) == (200, None, leader_id)
 
 
-async def test_a_connection_opened_right_after_a_change_counts_as_older(
+async def test_a_connection_opened_right_after_a_change_counts_as_older_but_at_the_leader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    leadership: Any = SimpleNamespace(leader=None)  # who leads is all that is asked of it
+    # Who leads is all that is asked of it.
+    leadership: Any = SimpleNamespace(leader=None, is_leader=lambda: False)
     terms = Terms(leadership)
     leadership.leader = SimpleNamespace(token=7)
     assert terms.of_new_connection() == 0
-    monkeypatch.setattr(web, "_HEARD_OF_WITHIN", -1.0)
+    leadership.is_leader = lambda: True
     assert terms.of_new_connection() == terms.now() == 7
+    leadership.is_leader = lambda: False
+    monkeypatch.setattr(web, "_HEARD_OF_WITHIN", -1.0)
+    assert terms.of_new_connection() == 7
 
 
 async def test_health_and_reflection_answer(crew: Crew) -> None:

@@ -167,14 +167,14 @@ class Terms:
         return token
 
     def of_new_connection(self) -> int:
-        """Return the same, but 0 when that is new.
+        """Return the same, but 0 when that is new and somebody else's.
 
         A forwarder that has not heard of the change yet has led here, and will close this
-        connection with those of the term before.
+        connection with those of the term before. One that leads to the new leader has heard of it.
         """
         token = self.now()
         age = asyncio.get_running_loop().time() - self._changed_at
-        return token if age > _HEARD_OF_WITHIN else 0
+        return 0 if age <= _HEARD_OF_WITHIN and not self._leadership.is_leader() else token
 
 
 class _Server(uvicorn.Server):
