@@ -122,11 +122,14 @@ def restore_older(cluster: EtcdCluster, team: Team, folder: Path, *, bump: bool)
     return token
 
 
-def queue_of_both(team: Team) -> list[str]:
-    """Return the queue that both see, once both stand in it."""
+def queue_of_both(team: Team, *, not_led_by: int) -> list[str]:
+    """Return the queue that both see, once both stand in it and have left that of a token."""
 
     def seen() -> list[str]:
-        one, other = (sidecar.document().get("candidates", []) for sidecar in team.members.values())
+        documents = [sidecar.document() for sidecar in team.members.values()]
+        if any((document.get("leader") or {}).get("token") == not_led_by for document in documents):
+            return []
+        one, other = (document.get("candidates", []) for document in documents)
         return one if one == other and len(one) == 2 else []
 
     return wait_until(seen, "both stand again", LONG)
@@ -138,7 +141,7 @@ def test_nobody_acts_with_a_smaller_token_until_it_is_accepted(
     with Team(own.endpoints, tmp_path, election=election) as team:
         token = restore_older(own, team, tmp_path, bump=False)
         a, b = team.members["a"], team.members["b"]
-        ahead = team.members[queue_of_both(team)[0]]
+        ahead = team.members[queue_of_both(team, not_led_by=token)[0]]
         ahead.wait_until(lambda s: s.get("reason") == "token_went_back", "it says why")
         assert own.header()["revision"] < token
         assert team.leaders() == []
@@ -146,7 +149,7 @@ def test_nobody_acts_with_a_smaller_token_until_it_is_accepted(
         for sidecar in (a, b):  # also a restart does not forget
             sidecar.kill()
             sidecar.start()
-        ahead = team.members[queue_of_both(team)[0]]
+        ahead = team.members[queue_of_both(team, not_led_by=token)[0]]
         ahead.wait_until(lambda s: s.get("reason") == "token_went_back", "it still says why")
         assert team.leaders() == []
         team.tokens_may_shrink = True
@@ -166,7 +169,7 @@ def test_the_log_says_how_to_accept_a_smaller_token(
 ) -> None:
     with Team(own.endpoints, tmp_path, election=election) as team:
         token = restore_older(own, team, tmp_path, bump=False)
-        ahead = team.members[queue_of_both(team)[0]]
+        ahead = team.members[queue_of_both(team, not_led_by=token)[0]]
         assert str(token) in ahead.wait_for_log("--accept-token-reset")
 
 
