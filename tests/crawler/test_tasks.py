@@ -28,7 +28,7 @@ class Crawls:
         self.tasks = Tasks("1", group, self._work, WorkerMetrics())
 
     async def follow(self, found: dict[bytes, KeyValue]) -> None:
-        self.tasks.follow(found)
+        self.tasks.follow(found, {KEY, *found})
         await asyncio.sleep(0)  # what was begun runs to its wait, what was cancelled ends
 
     async def _work(self, task: Task) -> None:

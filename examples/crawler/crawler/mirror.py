@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from types import TracebackType
 from typing import Self
 
@@ -47,6 +47,7 @@ class Mirror:
         self.version = Feed(0)
         self._coordinator = coordinator
         self._start, self._end = start, end
+        self._unseen: set[bytes] | None = None  # by whoever follows the changes
         self._revision = 0
         self._rng = random.SystemRandom()
         self._synced = asyncio.Event()
@@ -70,11 +71,16 @@ class Mirror:
         """Wait until the range was read for the first time."""
         await self._synced.wait()
 
-    async def changes(self) -> AsyncIterator[None]:
-        """Yield once the range was read, and again after each change; never ends by itself."""
+    async def changes(self) -> AsyncIterator[Collection[bytes]]:
+        """Yield the keys that there are, then those that have changed; never ends by itself.
+
+        For one caller: what it has been told of is not told again.
+        """
         await self.synced()
+        self._unseen = set(self.kvs)
         async for _ in self.version.follow():
-            yield
+            changed, self._unseen = self._unseen, set()
+            yield changed
 
     async def _follow(self) -> None:
         backoff = Backoff(self._rng)
@@ -95,9 +101,11 @@ class Mirror:
         found = {kv.key: kv for kv in reply.kvs}
         self._revision = reply.header.revision
         if found != self.kvs:
+            known = self.kvs.copy()
             self.kvs.clear()
             self.kvs.update(found)
-            self._tell()
+            either = found.keys() | known.keys()
+            self._tell({key for key in either if found.get(key) != known.get(key)})
         self._synced.set()
 
     async def _apply_for_a_while(self, batches: AsyncIterator[Batch]) -> None:
@@ -116,7 +124,9 @@ class Mirror:
                 self.kvs[event.kv.key] = event.kv
         if fresh:
             self._revision = batch.revision
-            self._tell()
+            self._tell({event.kv.key for event in fresh})
 
-    def _tell(self) -> None:
+    def _tell(self, changed: Collection[bytes]) -> None:
+        if self._unseen is not None:
+            self._unseen.update(changed)
         self.version.publish(self.version.value + 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,19 +60,19 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
-    def follow(self, assigned: Mapping[bytes, KeyValue]) -> None:
-        """Bring what runs in line with what is assigned."""
-        for key in [key for key in self._running if key not in assigned]:
-            self._drop(key)
-        for key, kv in assigned.items():
-            task = self._running.get(key)
-            if task is None or task.revision.value != kv.mod_revision:
+    def follow(self, assigned: Mapping[bytes, KeyValue], changed: Iterable[bytes]) -> None:
+        """Bring what runs in line with what is assigned, where that has changed."""
+        for key in changed:
+            task, kv = self._running.get(key), assigned.get(key)
+            if kv is None:
+                self._drop(key)
+            elif task is None or task.revision.value != kv.mod_revision:
                 self._take_or_change(key, kv, task)
         self._metrics.resources.set(len(self._running))
 
     def drop_all(self) -> None:
         """End every task."""
-        self.follow({})
+        self.follow({}, [*self._running])
 
     def _take_or_change(self, key: bytes, kv: KeyValue, task: Task | None) -> None:
         assignment = Assignment.decode(kv.value)

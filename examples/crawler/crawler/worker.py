@@ -133,8 +133,8 @@ class Worker:
 
 
 async def _follow(mirror: Mirror, tasks: Tasks) -> None:
-    async for _ in mirror.changes():
-        tasks.follow(mirror.kvs)
+    async for changed in mirror.changes():
+        tasks.follow(mirror.kvs, changed)
 
 
 async def run(settings: WorkerSettings, etcd: EtcdCoordinator) -> None:
