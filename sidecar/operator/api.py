@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode
@@ -24,10 +24,11 @@ from sidecar.errors import ApiRefused, ConfigError, NoAnswer
 from sidecar.kube.access import is_inside
 from sidecar.operator.names import GROUP, PLURAL, VERSION
 
-MERGE = "application/merge-patch+json"
+_MERGE = "application/merge-patch+json"
 NOT_FOUND, CONFLICT, INVALID = 404, 409, 422
 
 _JSON = "application/json"
+_JSON_PATCH = "application/json-patch+json"
 _LIMIT = 5.0  # seconds for one request
 _SHOWN = 300  # characters of what the server says
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json"
@@ -118,34 +119,33 @@ class Api:
         return await self._pages(path, query, _JSON)
 
     async def uids(self, path: str) -> set[str]:
-        """Return the uids of all objects of a collection, without the objects."""
-        # A cached answer is as good here, and costs the store nothing.
-        found = await self._pages(path, {"resourceVersion": "0"}, _METADATA)
+        """Return the uids of all objects of a collection as it is now, without the objects."""
+        found = await self._pages(path, {}, _METADATA)
         return {str(each["metadata"]["uid"]) for each in found}
 
-    async def patch(self, path: str, body: Mapping[str, Any], *, kind: str = MERGE) -> Document:
-        """Patch an object and return what has become of it.
+    async def patch(self, path: str, body: Mapping[str, Any]) -> Document:
+        """Apply a merge patch to an object and return what has become of it.
 
         Raises:
             ApiRefused: 409 at another version, 422 for another object, 404 for none.
             NoAnswer: it may have taken effect, or may yet.
             NotLeader: the gate is closed.
         """
-        return await self._call("PATCH", path, body, kind=kind)
+        return await self._call("PATCH", path, body, kind=_MERGE)
+
+    async def patch_json(self, path: str, operations: Sequence[Mapping[str, Any]]) -> Document:
+        """Patch an object by operations of RFC 6902; raises as `patch`."""
+        return await self._call("PATCH", path, operations, kind=_JSON_PATCH)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> Document:
         """Add an object to a collection; raises as `patch`, 409 where it is there already."""
         return await self._call("POST", path, body)
 
-    async def replace(self, path: str, body: Mapping[str, Any]) -> Document:
-        """Put an object in the place of the one of that version; raises as `patch`."""
-        return await self._call("PUT", path, body)
-
     async def _pages(self, path: str, query: Mapping[str, str], accept: str) -> list[Document]:
         found: list[Document] = []
         left = ""
         while True:
-            asked = {**query, **({} if "resourceVersion" in query else {"limit": str(_PAGE)})}
+            asked = {**query, "limit": str(_PAGE)}
             page = await self._call(
                 "GET",
                 f"{path}?{urlencode(asked | ({'continue': left} if left else {}))}",
@@ -160,7 +160,7 @@ class Api:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
         kind: str = _JSON,
         accept: str = _JSON,

@@ -122,18 +122,19 @@ class Hub:
 
     # --- what the watches have missed -----------------------------------------------------
 
-    def keep_pods(self, uids: Collection[str]) -> None:
-        """Forget the pods that are not among these uids."""
-        pods = [pod for each in self._pods.values() for pod in each.values()]
-        for pod in pods:
-            if pod.uid not in uids:
+    def known(self) -> frozenset[str]:
+        """Return the uids of all pods and Elections that are here."""
+        pods = (pod.uid for each in self._pods.values() for pod in each.values())
+        return frozenset([*pods, *(worker.election.uid for worker in self._workers.values())])
+
+    def forget(self, uids: Collection[str]) -> None:
+        """Forget the pods and Elections with these uids."""
+        for pod in [pod for each in self._pods.values() for pod in each.values()]:
+            if pod.uid in uids:
                 log.info("pod is gone unheard namespace=%s pod=%s", *pod.key)
                 self.pod_gone(pod.key, pod.uid)
-
-    def keep_elections(self, uids: Collection[str]) -> None:
-        """Forget the Elections that are not among these uids."""
         for key, worker in list(self._workers.items()):
-            if worker.election.uid not in uids:
+            if worker.election.uid in uids:
                 log.info("Election is gone unheard namespace=%s election=%s", *key)
                 self.election_gone(key)
 
