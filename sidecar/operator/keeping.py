@@ -95,9 +95,9 @@ class CertificateKeeper:
             until = certificates.not_after(data[CERT])
             self._metrics.certificate_until = until.timestamp()
             log.info("certificate in use until=%s", until.isoformat())
-            self.ready.set()
         if self._webhooks.is_ours:
             await self._have_it_trusted(data[CA])
+        self.ready.set()
 
     async def _data(self) -> dict[str, bytes]:
         """Return the Secret's data, renewed where that is due and ours to do."""

@@ -13,10 +13,12 @@ from kubernetes.aio.client import Configuration
 
 from sidecar.core.state import ElectionState
 from sidecar.election.background import Background
+from sidecar.election.backoff import Backoff
 from sidecar.election.feed import Feed
 from sidecar.election.ports import Clock
 from sidecar.errors import ApiError, NotLeader
 from sidecar.operator.api import Api, core_path, election_path
+from sidecar.operator.facts import read_node, read_pod
 from sidecar.operator.hub import Hub
 from sidecar.operator.metrics import OperatorMetrics
 from sidecar.operator.reconciling import ElectionWorker, Tools
@@ -115,6 +117,7 @@ class Leading:
             self._metrics.workers = lambda: [
                 w for w in hub.workers if isinstance(w, ElectionWorker)
             ]
+            await self._look_at_first(api, hub)
             self.watch = Watch(hub, self._scope.namespaces, self.has_failed.set)
             self.watch.start()
             workers.start(self._sweep(api, hub), name="operator-sweep")
@@ -123,6 +126,26 @@ class Leading:
             finally:
                 self.watch.stop()
                 self._metrics.workers = tuple
+
+    async def _look_at_first(self, api: Api, hub: Hub) -> None:
+        """Take in all nodes and pods before any Election, since kopf brings them in any order.
+
+        A leader would be moved to a node of which it only comes to be known that it is cordoned.
+        """
+        backoff = Backoff(random.SystemRandom(), longest=30.0, first=0.5)
+        while True:
+            try:
+                if not self._scope.namespaces:
+                    for node in await api.items("/api/v1/nodes"):
+                        hub.node_seen(read_node(node))
+                for namespace in self._scope.namespaces or ("",):
+                    for pod in await api.items(core_path(namespace, "pods")):
+                        hub.pod_seen(read_pod(pod))
+            except ApiError as exc:
+                log.warning("pods and nodes cannot be listed error=%s", exc)
+                await backoff.wait()
+            else:
+                return
 
     def _hire(self, election: Election, tools: Tools, workers: Background) -> ElectionWorker:
         worker = ElectionWorker(election, tools)

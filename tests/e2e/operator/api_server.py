@@ -1,4 +1,4 @@
-"""A kube-apiserver with an etcd of its own, as plain processes: API, CEL, RBAC, admission; no nodes.
+"""A kube-apiserver with an etcd of its own, as plain processes: no controllers, no nodes.
 
 Pods are objects that nobody runs; what a kubelet or a controller would write, a test writes.
 """
@@ -67,6 +67,8 @@ class ApiServer:
             "authorization-mode": "RBAC",
             "disable-admission-plugins": "ServiceAccount",
             "profiling": "false",
+            # Webhooks by their Service's endpoints: there is no kube-proxy for its address.
+            "enable-aggregator-routing": "true",
         }
         flags = [f"--{name}={value}" for name, value in arguments.items()]
         self._child = Child(

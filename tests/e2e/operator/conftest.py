@@ -1,6 +1,7 @@
 """One API server and one etcd for elections for all of these tests; a namespace for each."""
 
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.support.helm import run_helm
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """Return an API server that knows Elections."""
     with ApiServer(tmp_path_factory.mktemp("api-server")) as made:
-        done = run_helm("template", "crds", str(CRDS))
+        done = run_helm("template", "crds", str(CRDS), "--kube-version", "1.34")
         assert done.returncode == 0, done.stderr
         made.must_apply(*yaml.safe_load_all(done.stdout))
         made.kubectl("wait", "--for=condition=Established", "crd/elections.leader-sidecar.io")
@@ -38,6 +39,7 @@ def shop(
     server: ApiServer, etcd: EtcdCluster, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Shop]:
     """Return a namespace of the test's own."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50].strip("-")
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:40]
+    name = f"{words}-{uuid.uuid4().hex[:6]}"
     with Shop(server, etcd.endpoints[0], tmp_path, name) as made:
         yield made

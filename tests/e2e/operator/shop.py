@@ -1,6 +1,7 @@
 """A namespace with Elections, pods without kubelets, sidecars beside the tests, and operators."""
 
 import http.client
+import ipaddress
 import re
 import sys
 import time
@@ -30,7 +31,7 @@ class Replica:
             f"--endpoints={shop.endpoint}",
             f"--id={name}",
             f"--http={LOOPBACK}:{self._http.number}",
-            f"--webhook={LOOPBACK}:{self._webhook.number}",
+            f"--webhook=:{self._webhook.number}",
             "--ttl=5s",
             "--log-level=debug",
             *options,
@@ -156,7 +157,7 @@ class Shop:
             f"/api/v1/namespaces/{self.namespace}/pods",
             {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
         )
-        address = f"10.{self._addresses // 62500}.{self._addresses // 250 % 250}.{1 + self._addresses % 250}"
+        address = str(ipaddress.IPv4Address("10.0.0.0") + self._addresses)
         status = {
             "phase": "Running",
             "podIP": address,

@@ -29,7 +29,7 @@ def test_status_and_labels_follow_every_change_of_the_leader(shop: Shop) -> None
     status = shop.status
     assert status["health"] == "Healthy"
     assert status["transitions"] == 5
-    assert [candidate["id"] for candidate in status["candidates"]][0] == "m-1"
+    assert status["candidates"][0]["id"] == "m-1"
     assert [term["id"] for term in status["history"]][:2] == ["m-1", "m-0"]
     pod = shop.server.admin.get(shop.path("m-1"))["metadata"]
     assert pod["annotations"][TERM] == str(status["token"])

@@ -37,6 +37,7 @@ def test_a_cordon_moves_the_leader_once_past_nodes_that_are_cordoned_too(three: 
     close(three, "m-0")
     three.wait_for_leader("m-2")
     assert three.status["transitions"] == 2
+    three.until(lambda: "move" in three.status, "it is told")
     move = three.status["move"]
     assert (move["reason"], move["to"], move["result"]) == ("NodeCordoned", "m-2", "Done")
     assert three.reasons().count("HandoverDone") == 1
@@ -89,7 +90,7 @@ def test_the_preferred_candidate_leads_once_it_has_stood_for_a_while(three: Shop
 def test_spec_paused_pauses_and_resumes(three: Shop) -> None:
     three.make()
     three.operator()
-    three.wait_for_leader("m-0")
+    three.until(lambda: three.role("m-0") == "leader", "labelled")
     three.server.admin.merge(three.election_path, {"spec": {"paused": True}})
     three.until(lambda: three.condition("Paused") == ("True", "PausedBySpec"), "paused")
     three.until(lambda: three.status["health"] == "Paused", "it shows")
