@@ -66,6 +66,8 @@ class Watch:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        # Its account of each handler and of each reconnection; errors still come through.
+        logging.getLogger("kopf").setLevel(logging.ERROR)
         try:
             asyncio.run(self._watch())
         except Exception:

@@ -11,7 +11,7 @@ from referencing import Registry, Resource
 
 _HOME = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema"
 
-# What others define; the rules of a PrometheusRule are checked by promtool, an Election is read by us.
+# What others define; promtool checks the rules of a PrometheusRule, and we read an Election.
 FOREIGN = {"cert-manager.io/v1", "monitoring.coreos.com/v1", "leader-sidecar.io/v1alpha1"}
 
 

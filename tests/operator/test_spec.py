@@ -1,5 +1,7 @@
 """What is read of an Election, and what is refused, whatever the definition of the kind lets by."""
 
+from typing import Any
+
 import pytest
 
 from sidecar.operator.spec import read_election, read_selector, read_span
@@ -50,7 +52,7 @@ def test_what_is_left_out_has_its_default() -> None:
         ),
     ],
 )
-def test_a_field_that_is_wrong_is_named(wrong: dict[str, object], named: str) -> None:
+def test_a_field_that_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_election(document(**wrong))
 

@@ -53,7 +53,7 @@ def test_terms_are_counted_also_those_that_came_and_went_between_two_looks() -> 
 
 
 def test_who_led_last_is_kept_while_the_store_does_not_answer() -> None:
-    before = status(queue("m-0", "m-1"))
+    before = found = status(queue("m-0", "m-1"))
     for seen in (queue("m-0", "m-1", trouble="watch: no answer"), View(trouble="no answer")):
         found = status(seen, NOW + 60, old=before)
         assert {name: found[name] for name in ("leader", "token", "since")} == {
