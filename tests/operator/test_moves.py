@@ -38,7 +38,7 @@ PODS = (
 def scene(seen: View | None = None, **said: Any) -> Scene:
     """Three candidates, each on a node of its own, all settled; `said` goes into the Election."""
     seen = seen or queue("m-0", "m-1", "m-2", history=(term(10, "m-0"),))
-    changes = {
+    changes: dict[str, Any] = {
         name: said.pop(name) for name in ("nodes", "pods", "last", "last_at") if name in said
     }
     settled = frozenset((e.key, e.token) for e in seen.entries)

@@ -216,9 +216,17 @@ class Shop:
         """The reasons of all Events."""
         return [str(event["reason"]) for event in self.events]
 
-    def wait_for_leader(self, name: str) -> None:
-        """Wait until the status says that a candidate leads."""
-        self.until(lambda: self.status.get("leader", {}).get("id") == name, f"{name} leads")
+    def wait_for_leader(self, name: str) -> float:
+        """Wait until the status says that a candidate leads; return the seconds."""
+        return self.until(lambda: self.status.get("leader", {}).get("id") == name, f"{name} leads")
+
+    def wait_for_label(self, name: str) -> float:
+        """Wait until a pod's label says that it leads; return the seconds."""
+        return self.until(lambda: self.role(name) == "leader", f"{name} is labelled")
+
+    def wait_for_readiness(self, replica: Replica) -> None:
+        """Wait until a replica says that it is ready."""
+        self.until(lambda: replica.get("/readyz")[0] == 200, f"{replica.name} is ready")
 
     def until(self, condition: Callable[[], object], what: str, within: float = LONG) -> float:
         """Wait until a condition holds; return how many seconds that took."""

@@ -73,7 +73,7 @@ def test_two_replicas_agree_on_one_certificate(shop: Shop, replica: Replica) -> 
     second = shop.operator("op-1", *options)
     replica.start()
     for each in (replica, second):
-        shop.until(lambda each=each: each.get("/readyz")[0] == 200, f"{each.name} serves")
+        shop.wait_for_readiness(each)
     ends = {
         each.metric("leader_sidecar_operator_certificate_not_after_timestamp_seconds")
         for each in (replica, second)

@@ -19,12 +19,8 @@ def test_status_and_labels_follow_every_change_of_the_leader(shop: Shop) -> None
     took: list[float] = []
     for name in ("m-1", "m-2", "m-0", "m-1"):
         assert shop.team.command("handover", "--to", name).returncode == 0
-        took.append(
-            shop.until(
-                lambda name=name: shop.status.get("leader", {}).get("pod") == name, f"{name} leads"
-            )
-        )
-        shop.until(lambda name=name: shop.role(name) == "leader", f"{name} is labelled")
+        took.append(shop.wait_for_leader(name))
+        shop.wait_for_label(name)
     assert max(took) < 1.0
     status = shop.status
     assert status["health"] == "Healthy"

@@ -129,9 +129,9 @@ def test_status_and_labels_are_right_within_a_second_of_every_change(shop: Shop)
         to = names[(change + 1) % 3]
         assert shop.team.command("handover", "--to", to).returncode == 0
         began = time.monotonic()
-        shop.until(lambda to=to: shop.status.get("leader", {}).get("id") == to, f"{to} is shown")
+        shop.wait_for_leader(to)
         shown.append(time.monotonic() - began)
-        shop.until(lambda to=to: shop.role(to) == "leader", f"{to} is labelled")
+        shop.wait_for_label(to)
         labelled.append(time.monotonic() - began)
     print(  # noqa: T201 - what was measured
         f"{CHANGES} changes: status p50 {statistics.median(shown) * 1e3:.0f} ms, worst "
