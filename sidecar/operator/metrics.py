@@ -158,3 +158,7 @@ def _gauge(about: Description, values: Mapping[Any, float]) -> Metric:
 def page() -> str:
     """Return the table of the operator's metrics."""
     return table(DESCRIPTIONS) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201 - this is how the documentation is made
