@@ -21,9 +21,10 @@ from sidecar.operator.api import Api, core_path, election_path
 from sidecar.operator.facts import read_node, read_pod
 from sidecar.operator.hub import Hub
 from sidecar.operator.metrics import OperatorMetrics
-from sidecar.operator.reconciling import ElectionWorker, Tools
+from sidecar.operator.reconciling import ElectionWorker
 from sidecar.operator.spec import Election
 from sidecar.operator.stores import Stores
+from sidecar.operator.tools import Tools
 from sidecar.operator.watching import Watch
 
 log = logging.getLogger(__name__)

@@ -66,11 +66,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class NoMove:
-    """A move that is wanted and cannot be: why."""
+    """A move that is wanted and cannot be, or need not (`is_done`): why."""
 
     reason: str
     token: int
     message: str
+    is_done: bool = False
 
 
 Wanted = Move | NoMove | None
@@ -166,7 +167,7 @@ def _commanded(scene: Scene, leader: Entry, now: float) -> Wanted:
         standing = ", ".join(e.proposal.id for e in scene.view.entries[1:]) or "nobody"
         return NoMove(COMMAND, leader.token, f"no candidate {to!r} stands; waiting: {standing}")
     if leader in found:
-        return NoMove(COMMAND, leader.token, f"{to!r} leads already")
+        return NoMove(COMMAND, leader.token, f"{to!r} leads already", is_done=True)
     return Move(COMMAND, leader.token, found[0])
 
 

@@ -201,6 +201,11 @@ def read_span(text: object, path: str) -> float:
     return float(found[1]) * _UNITS[found[2] or ""]
 
 
+def is_older(version: str, other: str) -> bool:
+    """Whether a resource version comes before another one; where one is unknown, it does not."""
+    return version.isdigit() and other.isdigit() and int(version) < int(other)
+
+
 def _object(document: Document, name: str, path: str = "") -> Document:
     found = document.get(name)
     if not isinstance(found, Mapping):

@@ -131,7 +131,7 @@ def two(shop: Shop, replica: Replica) -> Shop:
     shop.pod("m-0")
     shop.pod("m-1")
     shop.make()
-    shop.candidates("m-0", "m-1")
+    shop.candidates("m-0", "m-1", options=("--ttl=30s",))
     shop.wait_for_leader("m-0")
     return shop
 
