@@ -84,9 +84,10 @@ def _options(command: Command) -> Command:
 )
 @click.option("--log-level", metavar="LEVEL", default="info", show_default=True)
 def operator_command(**arguments: str | None) -> int:
-    """Make elections things that Kubernetes knows: their status, labels, planned moves, sidecars.
+    """Make elections things that Kubernetes knows.
 
-    No election needs it. Several replicas elect a leader among themselves.
+    It shows their status, puts labels right, moves leaders off nodes that are drained, and gives
+    pods their sidecar. No election needs it. Several replicas elect a leader among themselves.
 
     \b
     Example:

@@ -1,13 +1,14 @@
 """The operator's part of the chart, and the chart with the kind Election."""
 
 import json
+import re
 import subprocess
 from typing import Any
 
 import pytest
 import yaml
 
-from sidecar.operator import names
+from sidecar.operator import metrics, names
 from sidecar.operator.spec import read_election
 from sidecar.operator.status import Seen, status_of
 from tests.chart.schemas import problems
@@ -184,3 +185,13 @@ def test_the_releases_election_is_the_one_that_its_sidecars_stand_in() -> None:
     made = {o["metadata"]["name"] for o in objects if o["kind"] == "Secret"}
     made |= {o["spec"]["secretName"] for o in objects if o["kind"] == "Certificate"}
     assert {found.store.tls_secret, found.store.password_secret} <= made
+
+
+def test_alerts_ask_for_metrics_that_the_operator_serves() -> None:
+    found = one(render(ON, "monitoring.prometheusRule.enabled=true"), "PrometheusRule")
+    rules_ = found["spec"]["groups"][0]["rules"]
+    asked = " ".join(rule["expr"] for rule in rules_ if "Operator" in rule["alert"])
+    served = {description.name for description in metrics.DESCRIPTIONS}
+    used = set(re.findall(r"leader_sidecar_operator_\w+", asked))
+    assert len(used) == 4
+    assert used <= served
