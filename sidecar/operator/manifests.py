@@ -67,7 +67,6 @@ def inject(
             ]
             shown.append(f"# {where}\n{json.dumps(operations)}\n")
         else:
-            pod.clear()
             pod.update(after)
             shown.append(_yaml(document))
     if problems:

@@ -228,6 +228,13 @@ def test_a_window_is_open_exactly_in_its_time(day: int, start: int, minutes: int
     assert is_open([window], moment.timestamp()) is expected
 
 
+def test_a_window_may_last_into_the_next_day() -> None:
+    late = Window(frozenset([0]), 23 * 3600.0, 2 * 3600.0)
+    tuesday = dt.datetime(2026, 11, 24, 0, 30, tzinfo=dt.UTC).timestamp()
+    assert is_open([late], tuesday)
+    assert not is_open([late], tuesday + 3600)
+
+
 def test_without_windows_it_is_always_open() -> None:
     assert is_open([], NOW)
 

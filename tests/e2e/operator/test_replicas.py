@@ -78,3 +78,24 @@ def test_the_api_server_away_changes_nothing_in_elections_and_is_caught_up(one: 
     one.wait_for_leader("m-1")
     one.until(lambda: one.role("m-1") == "leader", "labelled")
     assert replica.child.running
+
+
+def test_a_replica_that_is_killed_in_a_handover_leaves_one_change_behind(one: Shop) -> None:
+    first = one.operator("op-0")
+    one.until(lambda: first.leads, "the first leads")
+    second = one.operator("op-1")
+    one.wait_for_readiness(second)
+    one.server.kubectl(
+        "annotate", "elect", "master", "leader-sidecar.io/handover-to=m-1", "-n", one.namespace
+    )
+    first.child.wait_for_line(r"handover election=master", stream="err")
+    first.child.kill()
+    one.wait_for_leader("m-1")
+
+    def is_off() -> bool:
+        metadata = one.server.admin.get(one.election_path)["metadata"]
+        return "leader-sidecar.io/handover-to" not in (metadata.get("annotations") or {})
+
+    one.until(is_off, "the second replica takes the annotation off")
+    assert one.status["transitions"] == 2
+    assert one.status["move"]["result"] == "Done"
