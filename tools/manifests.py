@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "leader-sidecar"
+CRDS = ROOT / "charts" / "leader-sidecar-crds"
 TARGET = ROOT / "manifests"
 
 NAMESPACE = "leader-sidecar"
@@ -23,6 +24,8 @@ _EXISTING = (
     "etcd.external.tlsSecret=etcd-client",
     "etcd.external.clientCertificate=true",
 )
+_OPERATED = ("operator.enabled=true",)
+_KNOWN = ("--api-versions", "leader-sidecar.io/v1alpha1")
 _YOURS = (
     *_EXISTING,
     "forwarder.enabled=false",
@@ -34,12 +37,15 @@ _HEAD = "# Made from the chart by tools/manifests.py; a test holds it to that.\n
 Object = dict[str, Any]
 
 
-def render(helm: str, choices: Iterable[str], release: str = "demo") -> list[Object]:
-    """Return the chart's objects without what is Helm's own, hooks above all."""
-    sets = [part for choice in (*_COMMON, *choices) for part in ("--set", choice)]
-    where = ("-n", NAMESPACE, "--kube-version", "1.34", "--no-hooks")
+def render(
+    helm: str, choices: Iterable[str], release: str = "demo", chart: Path = CHART
+) -> list[Object]:
+    """Return a chart's objects without what is Helm's own, hooks above all."""
+    sets = [part for choice in choices for part in ("--set", choice)]
+    sets += [part for choice in _COMMON if chart == CHART for part in ("--set", choice)]
+    where = ("-n", NAMESPACE, "--kube-version", "1.34", "--no-hooks", *_KNOWN)
     done = subprocess.run(
-        [helm, "template", release, str(CHART), *where, *sets],
+        [helm, "template", release, str(chart), *where, *sets],
         capture_output=True,
         text=True,
         check=True,
@@ -61,7 +67,10 @@ def files(helm: str) -> dict[str, str]:
     policies = [o for o in all_of_it if o["kind"].startswith("ValidatingAdmissionPolicy")]
     etcd = [o for o in all_of_it if _component(o) in {"etcd", "defragmentation"}]
     masters = [o for o in all_of_it if o not in policies and o not in etcd]
+    operator = [o for o in render(helm, _OPERATED) if o not in all_of_it]
     return {
+        "elections/kind.yaml": _text(map(_kept, render(helm, (), chart=CRDS))),
+        "overlays/operator/operator.yaml": _text(operator),
         "base/masters.yaml": _text(masters),
         "base/admission-policy.yaml": _text(policies),
         "overlays/demo/etcd.yaml": _text(etcd),
@@ -73,6 +82,11 @@ def files(helm: str) -> dict[str, str]:
             if o["kind"] in {"ServiceAccount", "Role", "RoleBinding"}
         ),
     }
+
+
+def _kept(thing: Object) -> Object:
+    thing["metadata"].pop("annotations", None)  # Helm's own
+    return thing
 
 
 def _component(thing: Object) -> str:

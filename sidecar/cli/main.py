@@ -36,6 +36,8 @@ COMMANDS = {
     "retire": "sidecar.cli.running",
     "rollout": "sidecar.cli.cluster",
     "etcd": "sidecar.cli.cluster",
+    "operator": "sidecar.cli.operator",
+    "inject": "sidecar.cli.operator",
     "demo": "sidecar.cli.demo",
 }
 

@@ -68,15 +68,17 @@ class Commands:
         """
         return await self._ask(Action.RESIGN, "")
 
-    async def handover(self, to: str = "") -> Leader | None:
+    async def handover(self, to: str = "", *, token: int = 0) -> Leader | None:
         """Have the leader hand over to a candidate's id or key; "": to the next in the queue.
+
+        With `token` the leader of that term alone is asked: whoever leads after it is let be.
 
         Raises:
             NoLeader: nobody leads.
             Refused: the leader refused, or changed meanwhile; says why.
             Unavailable: the store, or the leader, did not answer in time.
         """
-        return await self._ask(Action.HANDOVER, to)
+        return await self._ask(Action.HANDOVER, to, token)
 
     async def pause(self, *, duration: float | None = None) -> bool:
         """Let nobody act until `resume`, or for `duration` seconds; False: it was paused already.
@@ -152,7 +154,7 @@ class Commands:
             await observer.looked()
             return tuple(entry.proposal.id for entry in observer.replica.entries)
 
-    async def _ask(self, action: Action, to: str) -> Leader | None:
+    async def _ask(self, action: Action, to: str, token: int = 0) -> Leader | None:
         async with self._watching() as observer, self._bounded(action.value, observer):
             lease = await self._grant(_ASKER_TTL)  # while the observer reads the queue
             try:
@@ -162,6 +164,8 @@ class Commands:
                 first = observer.replica.first
                 if first is None:
                     raise NoLeader(f"nobody stands in {self._layout.name}")
+                if token not in {0, first.token}:
+                    raise Refused(f"the term {token} is over: {first.proposal.id!r} leads now")
                 if first.proposal.is_foreign:
                     raise Refused(
                         f"{first.proposal.id!r} leads and was put by another program, which "

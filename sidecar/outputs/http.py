@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from email.utils import formatdate
 
@@ -44,9 +45,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves an application on a socket made by `bind`."""
+    """Serves an application on a socket made by `bind`; with `tls` over HTTPS."""
 
-    def __init__(self, listener: socket.socket, app: ASGIApp, clock: Clock) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        app: ASGIApp,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         config = uvicorn.Config(
@@ -63,6 +70,8 @@ class HttpServer:
             proxy_headers=False,
             limit_concurrency=_CONNECTIONS,
         )
+        config.load()
+        config.ssl = tls
         self._server = _Server(config)
 
     async def run(self) -> None:

@@ -47,5 +47,22 @@ CHOICES = {
     ),
     "watched": EVERYTHING_WATCHED,
     "small": ("etcd.replicas=1", "etcd.persistence.enabled=false", "master.replicas=1"),
+    "an operator": ("operator.enabled=true", *EVERYTHING_WATCHED),
+    "an operator for the cluster": (
+        "operator.enabled=true",
+        "operator.scope=cluster",
+        "operator.certificates=certManager",
+        "operator.issuerRef.name=ours",
+        "networkPolicy.enabled=true",
+        "tls.mode=helm",
+        "users.mode=certificate",
+    ),
+    "an operator for some namespaces": (
+        "operator.enabled=true",
+        "operator.namespaces[0]=games",
+        "operator.services=false",
+        "tls.mode=certManager",
+        "users.mode=password",
+    ),
     "nothing forwarded": ("forwarder.enabled=false", "etcd.antiAffinity=required"),
 }

@@ -11,8 +11,8 @@ from referencing import Registry, Resource
 
 _HOME = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema"
 
-# What other projects define; the rules of a PrometheusRule are checked by promtool.
-FOREIGN = {"cert-manager.io/v1", "monitoring.coreos.com/v1"}
+# What others define; promtool checks the rules of a PrometheusRule, and we read an Election.
+FOREIGN = {"cert-manager.io/v1", "monitoring.coreos.com/v1", "leader-sidecar.io/v1alpha1"}
 
 
 def problems(thing: dict[str, Any], version: str) -> list[str]:

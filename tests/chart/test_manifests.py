@@ -13,7 +13,7 @@ from tests.support.binaries import require_go_program
 from tests.support.helm import Object, containers, one, pod_of
 
 ROOT = Path(__file__).resolve().parents[2]
-OVERLAYS = ("demo", "existing-etcd", "add-to-your-deployment")
+OVERLAYS = ("demo", "existing-etcd", "operator", "add-to-your-deployment", "../elections")
 
 
 def tool() -> ModuleType:

@@ -98,7 +98,7 @@ def test_only_who_talks_to_the_api_server_has_a_token(objects: list[Object]) -> 
             for mount in container.get("volumeMounts", [])
             if mount["name"] == "api-token"
         }
-        assert holders <= {"leader-sidecar", "init", "scale-down", "rollout"}, name
+        assert holders <= {"leader-sidecar", "init", "scale-down", "rollout", "operator"}, name
         is_there = any(volume["name"] == "api-token" for volume in pod.get("volumes", []))
         assert is_there == bool(holders), name
 

@@ -58,6 +58,20 @@ def test_a_lone_leader_that_resigns_leads_again_with_a_larger_token(sim: Simulat
     assert a.state.token > token
 
 
+def test_a_handover_of_a_term_that_is_over_is_refused_and_nobody_moves(sim: Simulation) -> None:
+    a, b, c = standing(sim, "a", "b", "c")
+    over = a.state.token
+    asker = Asker(sim)
+    asker.do(asker.commands.handover("b", token=over))
+    sim.run(SOON)
+    assert b.leads
+    with pytest.raises(Refused, match=f"the term {over} is over: 'b' leads now"):
+        asker.do(asker.commands.handover("c", token=over))
+    sim.run(SOON)
+    assert b.leads
+    assert c.state.candidates == ("b", "c", "a")
+
+
 def test_who_stands_is_told_in_the_order_of_the_queue(sim: Simulation) -> None:
     standing(sim, "b", "a", "c")
     asker = Asker(sim)

@@ -13,6 +13,7 @@ from tests.support.procs import inherited_environment
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "leader-sidecar"
 RELEASE, NAMESPACE, KUBERNETES = "demo", "shop", "1.34"
+ELECTIONS = "leader-sidecar.io/v1alpha1"  # as after an installation of charts/leader-sidecar-crds
 _TIMEOUT = 60.0
 
 Object = dict[str, Any]
@@ -34,11 +35,12 @@ def run_helm(
 
 
 def _template(
-    choices: Sequence[str], version: str, values: str
+    choices: Sequence[str], version: str, values: str, *, knows_elections: bool = True
 ) -> "subprocess.CompletedProcess[str]":
+    known = ("--api-versions", ELECTIONS) if knows_elections else ()
     sets = [part for choice in choices for part in ("--set", choice)]
     # Helm 3, built without the flags of its releases, takes an unknown cluster for an old one.
-    where = (RELEASE, str(CHART), "-n", NAMESPACE, "--kube-version", KUBERNETES)
+    where = (RELEASE, str(CHART), "-n", NAMESPACE, "--kube-version", KUBERNETES, *known)
     return run_helm("template", *where, "-f", "-", *sets, version=version, stdin=values)
 
 
@@ -60,13 +62,15 @@ def render(*choices: str, version: str = "helm4", values: str = "") -> list[Obje
     return [found for found in yaml.safe_load_all(text) if found]
 
 
-def refusal(*choices: str, version: str = "helm4", values: str = "") -> str:
-    """Return why Helm refuses these choices.
+def refusal(
+    *choices: str, version: str = "helm4", values: str = "", knows_elections: bool = True
+) -> str:
+    """Return why Helm refuses these choices, on a cluster that may not know Elections.
 
     Raises:
         AssertionError: it does not.
     """
-    done = _template(choices, version, values)
+    done = _template(choices, version, values, knows_elections=knows_elections)
     assert done.returncode != 0, f"taken: {choices}"
     return done.stderr
 

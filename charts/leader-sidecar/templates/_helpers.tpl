@@ -82,6 +82,7 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{/* Who there is: every name has a certificate, and where users are on, rights. */}}
 {{- define "leader-sidecar.clients" -}}
 {{- $names := list "root" "sidecar" "master" -}}
+{{- if .Values.operator.enabled }}{{ $names = append $names "operator" }}{{ end -}}
 {{- range .Values.users.extra }}{{ $names = append $names .name }}{{ end -}}
 {{- $names | uniq | toJson -}}
 {{- end -}}

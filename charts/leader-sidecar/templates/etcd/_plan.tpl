@@ -46,6 +46,9 @@
   (dict "name" "sidecar" "elections" (list (include "leader-sidecar.election" .)))
   (dict "name" "master" "readWrite" .Values.users.masterReadWrite "read" (list (printf "%s/" (include "leader-sidecar.election" .))))
 -}}
+{{- if .Values.operator.enabled -}}
+{{- $users = append $users (dict "name" "operator" "elections" (list (include "leader-sidecar.operator-election" .) (include "leader-sidecar.election" .))) -}}
+{{- end -}}
 {{- range .Values.users.extra }}{{ $users = append $users (deepCopy .) }}{{ end -}}
 {{- if eq .Values.users.mode "password" -}}
 {{- range $users }}{{ $_ := set . "passwordFile" (printf "/etc/etcd-users/%s/password" .name) }}{{ end -}}

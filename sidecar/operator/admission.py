@@ -1,0 +1,241 @@
+"""What the API server asks every replica: to inject a sidecar, and before a pod is evicted.
+
+Nothing is remembered between two requests, and leading has nothing to do with it. Whatever goes
+wrong, the answer is yes: neither a pod's start nor a drain depends on us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sidecar.core.keys import Layout
+from sidecar.core.queue import QueueReplica
+from sidecar.errors import ApiError, ConfigError, CoordinatorError, SidecarError
+from sidecar.operator import commanding, eviction, injection
+from sidecar.operator.api import Api, core_path, election_path, group_path
+from sidecar.operator.eviction import Eviction
+from sidecar.operator.facts import Node, Pod, read_node, read_pod, stands_in
+from sidecar.operator.injection import Defaults
+from sidecar.operator.moves import EVICTION, Scene
+from sidecar.operator.names import ELECTION, INJECT
+from sidecar.operator.spec import Election, read_election
+from sidecar.operator.stores import Shared, Stores, credentials
+from sidecar.operator.view import look
+
+log = logging.getLogger(__name__)
+
+_HOLD = 3.0  # seconds that an eviction is held at most
+_INJECT_WITHIN = 3.0
+_READ = 1.0
+_LARGEST = 4 * 1024 * 1024  # bytes of a review; objects are at most 1.5 MiB
+
+Review = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+class AdmissionMeter(Protocol):
+    """Who counts what was answered."""
+
+    def admitted(self, webhook: str, result: str) -> None:
+        """One request was answered."""
+        ...
+
+    def moved(self, election: Election, reason: str, result: str) -> None:
+        """A planned move ended."""
+        ...
+
+
+class Admission:
+    """The webhooks.
+
+    Args:
+        api: only read from.
+        stores: connections to etcd.
+        defaults: for injected sidecars.
+        meter: counts answers.
+        reads_nodes: whether nodes may be read (not in namespaced mode).
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        stores: Stores,
+        defaults: Defaults,
+        meter: AdmissionMeter,
+        *,
+        reads_nodes: bool,
+    ) -> None:
+        self._api = api
+        self._stores = stores
+        self._defaults = defaults
+        self._meter = meter
+        self._reads_nodes = reads_nodes
+
+    def app(self) -> Starlette:
+        """Return the application."""
+        return Starlette(
+            routes=[
+                Route("/inject", self._answering("inject", self.inject), methods=["POST"]),
+                Route("/evict", self._answering("evict", self.evict), methods=["POST"]),
+            ]
+        )
+
+    # --- injection ------------------------------------------------------------------------
+
+    async def inject(self, request: Review) -> tuple[Answer, str]:
+        """Answer for a pod that is about to be created."""
+        pod = request.get("object") or {}
+        metadata = pod.get("metadata") or {}
+        # The webhook's selectors have chosen it; a pod may still refuse what its namespace wants.
+        if injection.has_sidecar(pod) or injection.wants_sidecar(metadata, _ASKED) is False:
+            return {}, "nothing"
+        namespace = str(request.get("namespace", ""))
+        name = injection.election_of(metadata)
+        if not name:
+            said = f"no sidecar injected: the annotation {ELECTION} names no Election"
+            return {"warnings": [said]}, "refused"
+        try:
+            async with asyncio.timeout(_INJECT_WITHIN):
+                found = await self._api.find(election_path(namespace, name))
+            if found is None:
+                said = f"no sidecar injected: there is no Election {name} in {namespace}"
+                return {"warnings": [said]}, "refused"
+            after = injection.injected(pod, read_election(found), self._defaults)
+        except ValueError as exc:
+            return {"warnings": [f"no sidecar injected: Election {name}: {exc}"]}, "refused"
+        operations = injection.patch(pod, after)
+        encoded = base64.b64encode(json.dumps(operations).encode()).decode()
+        return {"patchType": "JSONPatch", "patch": encoded}, "injected"
+
+    # --- eviction -------------------------------------------------------------------------
+
+    async def evict(self, request: Review) -> tuple[Answer, str]:
+        """Have the leader hand over before its pod is evicted; then, and else, allow it."""
+        asked = eviction.read_eviction(request)
+        if asked.is_dry_run or not asked.name:
+            return {}, "nothing"
+        try:
+            async with asyncio.timeout(_HOLD):
+                return {}, await self._before(asked)
+        except TimeoutError:
+            log.warning("eviction held no longer pod=%s/%s", asked.namespace, asked.name)
+            return {}, "not_moved"
+
+    async def _before(self, asked: Eviction) -> str:
+        namespace = asked.namespace
+        found = await self._api.find(core_path(namespace, "pods", asked.name))
+        if found is None:
+            return "nothing"
+        pod = read_pod(found)
+        elections = [e for e in await self._elections(namespace) if stands_in(pod, e)]
+        if not elections:
+            return "nothing"
+        budgets = await self._api.items(group_path("policy/v1", namespace, "poddisruptionbudgets"))
+        if eviction.is_refused_anyway(pod, budgets):
+            return "nothing"
+        results = [await self._move(pod, election) for election in elections]
+        return next((r for r in ("moved", "not_moved") if r in results), "nothing")
+
+    async def _elections(self, namespace: str) -> list[Election]:
+        found: list[Election] = []
+        for document in await self._api.items(election_path(namespace)):
+            try:
+                found.append(read_election(document))
+            except ValueError as exc:
+                log.warning("Election cannot be read error=%s", exc)
+        return found
+
+    async def _move(self, pod: Pod, election: Election) -> str:
+        who = await credentials(self._api, election.namespace, election.store)
+        async with self._stores.connected(election.store, who) as shared:
+            scene = await self._scene(election, shared)
+            move = eviction.move_before(scene, pod)
+            if move is None:
+                return "nothing"
+            log.info("handover before eviction pod=%s to=%s", pod.name, move.target.proposal.id)
+            outcome = await commanding.carry_out(
+                shared.coordinator, election.election, move, within=_HOLD
+            )
+        self._meter.moved(election, EVICTION, outcome.result)
+        if outcome.result != commanding.DONE:
+            log.warning("no handover before eviction pod=%s: %s", pod.name, outcome.message)
+        return "moved" if outcome.result == commanding.DONE else "not_moved"
+
+    async def _scene(self, election: Election, shared: Shared) -> Scene:
+        layout = Layout(election.election)
+        reply = await shared.coordinator.read(layout.start, layout.end, timeout=_READ)
+        replica = QueueReplica(layout)
+        replica.replace(reply.header, reply.kvs)
+        documents = await self._api.items(core_path(election.namespace, "pods"))
+        pods = [pod for pod in map(read_pod, documents) if stands_in(pod, election)]
+        nodes: dict[str, Node] | None = None
+        if self._reads_nodes:
+            nodes = {n.name: n for n in map(read_node, await self._api.items("/api/v1/nodes"))}
+        return Scene(election, look(replica, ""), pods, nodes)
+
+    # --- AdmissionReview ------------------------------------------------------------------
+
+    def _answering(
+        self, webhook: str, answer: Callable[[Review], Awaitable[tuple[Answer, str]]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def respond(request: Request) -> Response:
+            try:
+                request_of = _request(await _body(request))
+            except ValueError as exc:
+                return JSONResponse({"error": str(exc)}, status_code=400)
+            try:
+                found, result = await answer(request_of)
+            except (SidecarError, TimeoutError) as exc:
+                log.warning("allowed without a look webhook=%s error=%s", webhook, _shown(exc))
+                found, result = {}, "failed"
+            self._meter.admitted(webhook, result)
+            response = {"uid": request_of["uid"], "allowed": True, **found}
+            return JSONResponse(
+                {
+                    "apiVersion": "admission.k8s.io/v1",
+                    "kind": "AdmissionReview",
+                    "response": response,
+                }
+            )
+
+        return respond
+
+
+_ASKED = {INJECT: "true"}
+
+
+async def _body(request: Request) -> bytes:
+    content = b""
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > _LARGEST:
+            raise ValueError("the review is too large")
+    return content
+
+
+def _request(content: bytes) -> Review:
+    """Return the request of an AdmissionReview.
+
+    Raises:
+        ValueError: it is none.
+    """
+    review = json.loads(content)
+    found = review.get("request") if isinstance(review, dict) else None
+    if not isinstance(found, dict) or not isinstance(found.get("uid"), str):
+        raise ValueError("no AdmissionReview")  # noqa: TRY004 - as json.loads raises
+    return found
+
+
+def _shown(exc: BaseException) -> str:
+    known = isinstance(exc, ApiError | ConfigError | CoordinatorError)
+    return str(exc) if known else f"{type(exc).__name__}: {exc}"

@@ -1,0 +1,109 @@
+"""What is kept of pods and nodes: a few fields, never whole objects. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.kube import marks
+from sidecar.operator.names import ELECTION, LABELLED_BY, OPERATOR
+from sidecar.operator.spec import Election
+
+_CORDON = "node.kubernetes.io/unschedulable"
+_ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod.
+
+    Attributes:
+        marks: role, term and deletion cost, at the version they were seen at.
+        election: the Election that its annotation names, or "".
+        is_ours: the operator writes its labels at once, since its sidecar may not.
+        addresses: its IPs.
+        is_ready: as its condition says.
+        is_leaving: it is about to be deleted, or has ended.
+    """
+
+    namespace: str
+    name: str
+    marks: marks.Pod
+    labels: Mapping[str, str]
+    election: str = ""
+    is_ours: bool = False
+    node: str = ""
+    addresses: tuple[str, ...] = ()
+    is_ready: bool = False
+    is_leaving: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        return self.marks.uid
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node; `is_closed` when it takes no new pods."""
+
+    name: str
+    labels: Mapping[str, str]
+    is_closed: bool = False
+
+
+def read_pod(document: Mapping[str, Any]) -> Pod:
+    """Read an object of the API.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = marks.Pod.read(document)
+    metadata = document["metadata"]
+    annotations = metadata.get("annotations") or {}
+    spec, status = document.get("spec") or {}, document.get("status") or {}
+    addresses = [str(entry["ip"]) for entry in status.get("podIPs") or () if entry.get("ip")]
+    return Pod(
+        namespace=sys.intern(str(metadata.get("namespace", ""))),
+        name=str(metadata["name"]),
+        marks=found,
+        labels={sys.intern(k): sys.intern(v) for k, v in (metadata.get("labels") or {}).items()},
+        election=sys.intern(str(annotations.get(ELECTION, ""))),
+        is_ours=annotations.get(LABELLED_BY) == OPERATOR,
+        node=sys.intern(str(spec.get("nodeName") or "")),
+        addresses=tuple(addresses or ([status["podIP"]] if status.get("podIP") else [])),
+        is_ready=any(
+            c.get("type") == "Ready" and c.get("status") == "True"
+            for c in status.get("conditions") or ()
+        ),
+        is_leaving="deletionTimestamp" in metadata or status.get("phase") in _ENDED,
+    )
+
+
+def read_node(document: Mapping[str, Any]) -> Node:
+    """Read an object of the API."""
+    metadata, spec = document["metadata"], document.get("spec") or {}
+    taints = [t for t in spec.get("taints") or () if t.get("effect") == "NoExecute"]
+    return Node(
+        str(metadata["name"]),
+        dict(metadata.get("labels") or {}),
+        bool(spec.get("unschedulable"))
+        or any(t.get("key") == _CORDON for t in spec.get("taints") or ())
+        or bool(taints),
+    )
+
+
+def stands_in(pod: Pod, election: Election) -> bool:
+    """Whether a pod belongs to an Election: by its annotation, else by the selector."""
+    if pod.namespace != election.namespace:
+        return False
+    if pod.election:
+        return pod.election == election.name
+    return election.selector.matches(pod.labels)

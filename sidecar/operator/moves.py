@@ -1,0 +1,276 @@
+"""When the leader is asked to hand over, and to whom. Pure.
+
+The operator's own gain is the choice of the target: a candidate that stays, on a node that takes
+pods, so that draining several nodes changes the leader once and not once per node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.core.queue import Entry
+from sidecar.operator.facts import Node, Pod
+from sidecar.operator.spec import Election, Preferred, Window
+from sidecar.operator.view import View, pods_of
+
+COMMAND, CORDON, PREFERRED, LONGEST_TERM, EVICTION = (
+    "HandoverTo",
+    "NodeCordoned",
+    "Preferred",
+    "MaxTermDuration",
+    "Eviction",
+)
+SETTLED = 10.0
+"""Seconds that a candidate must have stood before preference or age move the leader to it."""
+
+BETWEEN = 60.0
+"""Seconds between two moves by preference."""
+
+LOOK_AGAIN = 5.0
+"""Seconds until time alone may have made a move due."""
+
+_DAY = 86400.0
+_WEEK = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that a move is decided by.
+
+    Attributes:
+        nodes: by name; None where nodes may not be read (namespaced mode).
+        settled: (key, token) of candidates that have stood for `SETTLED` seconds.
+        last: the last move, as in the status.
+        last_at: when that was, seconds since 1970, or 0.
+    """
+
+    election: Election
+    view: View
+    pods: Sequence[Pod]
+    nodes: Mapping[str, Node] | None = None
+    settled: Collection[tuple[bytes, int]] = ()
+    last: Mapping[str, Any] | None = None
+    last_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A handover to ask for: of the term `token`, to `target`, because of `reason`."""
+
+    reason: str
+    token: int
+    target: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class NoMove:
+    """A move that is wanted and cannot be, or need not (`is_done`): why."""
+
+    reason: str
+    token: int
+    message: str
+    is_done: bool = False
+
+
+Wanted = Move | NoMove | None
+
+
+def wanted_move(scene: Scene, now: float) -> Wanted:
+    """Return the move that is due at `now` (wall clock, seconds since 1970), if any."""
+    view = scene.view
+    leader = view.leader
+    if not view.is_known or view.trouble or leader is None:
+        return _cannot_obey(scene)
+    if leader.proposal.is_foreign:
+        return None  # it knows no requests
+    for decide in (_commanded, _off_a_closed_node, _to_the_preferred, _after_the_longest_term):
+        wanted = decide(scene, leader, now)
+        if wanted is not None:
+            return wanted
+    return None
+
+
+def target(
+    scene: Scene, *, but_not: Collection[str] = (), only_settled: bool = False
+) -> Entry | None:
+    """Return the best candidate to lead next, or None: one that stays, the preferred first.
+
+    Args:
+        scene: what there is.
+        but_not: names of nodes and uids of pods that are about to go.
+        only_settled: whether it must have stood for a while.
+    """
+    pods = pods_of(scene.view.entries, scene.pods)
+    preferred = scene.election.preferred
+    ranked: list[tuple[tuple[bool, bool, int], Entry]] = []
+    for entry in _reachable(scene.view):
+        pod = pods.get(entry.key)
+        if pod is not None and (_goes(scene, pod) or {pod.uid, pod.node} & set(but_not)):
+            continue
+        if only_settled and (entry.key, entry.token) not in scene.settled:
+            continue
+        rank = (
+            not _is_preferred(preferred, entry, pod, scene.nodes),
+            pod is None or not pod.is_ready,
+            -(entry.proposal.priority or 0),
+        )
+        ranked.append((rank, entry))
+    # Of equals the first in the queue: nobody has to be moved for it.
+    return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def is_open(windows: Sequence[Window], now: float) -> bool:
+    """Whether one of the windows is open at `now`; True where there are none."""
+    if not windows:
+        return True
+    today = int(now // _DAY)
+    for window in windows:
+        for day in range(today - _WEEK, today + 1):
+            # 1 January 1970 was a Thursday.
+            begins = day * _DAY + window.start
+            if (day + 3) % _WEEK in window.days and begins <= now < begins + window.seconds:
+                return True
+    return False
+
+
+def look_again(scene: Scene) -> float | None:
+    """Return after how many seconds time alone may have made a move due, or None for never."""
+    election, leader = scene.election, scene.view.leader
+    if leader is None:
+        return None
+    if election.preferred != Preferred() or election.longest_term is not None:
+        return LOOK_AGAIN
+    pod = pods_of([leader], scene.pods).get(leader.key)
+    return LOOK_AGAIN if pod is not None and _is_closed(scene, pod) else None
+
+
+# --- the reasons -----------------------------------------------------------------------------
+
+
+def _cannot_obey(scene: Scene) -> Wanted:
+    view = scene.view
+    if not scene.election.handover_to or not view.is_known or view.trouble:
+        return None
+    why = "the election is paused" if view.is_paused else "nobody leads"
+    return NoMove(COMMAND, 0, f"{why}, so nobody can hand over")
+
+
+def _commanded(scene: Scene, leader: Entry, now: float) -> Wanted:
+    del now
+    to = scene.election.handover_to
+    if not to:
+        return None
+    found = [e for e in scene.view.entries if to in {e.proposal.id, e.key.decode(errors="replace")}]
+    if not found:
+        standing = ", ".join(e.proposal.id for e in scene.view.entries[1:]) or "nobody"
+        return NoMove(COMMAND, leader.token, f"no candidate {to!r} stands; waiting: {standing}")
+    if leader in found:
+        return NoMove(COMMAND, leader.token, f"{to!r} leads already", is_done=True)
+    return Move(COMMAND, leader.token, found[0])
+
+
+def _off_a_closed_node(scene: Scene, leader: Entry, now: float) -> Wanted:
+    del now
+    pod = pods_of([leader], scene.pods).get(leader.key)
+    if pod is None or not _is_closed(scene, pod):
+        return None
+    found = target(scene)
+    if found is None:
+        return NoMove(CORDON, leader.token, f"node {pod.node} is cordoned, and nobody else stays")
+    return Move(CORDON, leader.token, found)
+
+
+def _to_the_preferred(scene: Scene, leader: Entry, now: float) -> Wanted:
+    preferred = scene.election.preferred
+    pods = pods_of(scene.view.entries, scene.pods)
+    if preferred == Preferred() or _is_preferred(
+        preferred, leader, pods.get(leader.key), scene.nodes
+    ):
+        return None
+    is_recent = _last_reason(scene) == PREFERRED and now < scene.last_at + BETWEEN
+    if is_recent or _is_commanded(scene, leader) or not is_open(scene.election.windows, now):
+        return None
+    found = target(scene, only_settled=True)
+    if found is None or not _is_preferred(preferred, found, pods.get(found.key), scene.nodes):
+        return None
+    return Move(PREFERRED, leader.token, found)
+
+
+def _after_the_longest_term(scene: Scene, leader: Entry, now: float) -> Wanted:
+    longest = scene.election.longest_term
+    record = scene.view.term(leader.token)
+    if longest is None or record is None or now < record.since + longest:
+        return None
+    if not is_open(scene.election.windows, now):
+        return None
+    found = target(scene, only_settled=True)
+    return None if found is None else Move(LONGEST_TERM, leader.token, found)
+
+
+# --- parts -----------------------------------------------------------------------------------
+
+
+def _reachable(view: View) -> list[Entry]:
+    """Return the waiters that a handover can reach: never past another program's key."""
+    found: list[Entry] = []
+    for entry in view.entries[1:]:
+        if entry.proposal.is_foreign:
+            break
+        found.append(entry)
+    return found
+
+
+def _is_closed(scene: Scene, pod: Pod) -> bool:
+    node = (scene.nodes or {}).get(pod.node)
+    return node is not None and node.is_closed
+
+
+def _goes(scene: Scene, pod: Pod) -> bool:
+    return pod.is_leaving or _is_closed(scene, pod)
+
+
+def _is_preferred(
+    preferred: Preferred, entry: Entry, pod: Pod | None, nodes: Mapping[str, Node] | None
+) -> bool:
+    if preferred.candidate:
+        return entry.proposal.id == preferred.candidate
+    if pod is None:
+        return False
+    node = (nodes or {}).get(pod.node)
+    return preferred.pods.matches(pod.labels) or (
+        node is not None and preferred.nodes.matches(node.labels)
+    )
+
+
+def _last_reason(scene: Scene) -> str:
+    return str((scene.last or {}).get("reason", ""))
+
+
+def _is_commanded(scene: Scene, leader: Entry) -> bool:
+    """Whether somebody, and not we by ourselves, has chosen the present leader."""
+    if not scene.view.has_pin:
+        return False
+    last = scene.last or {}
+    is_ours = last.get("to") == leader.proposal.id and last.get("result") == "Done"
+    return not is_ours or _last_reason(scene) == COMMAND
+
+
+class Settling:
+    """Since when each candidate has stood; `clock` gives seconds that run on."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: dict[tuple[bytes, int], float] = {}
+
+    def note(self, view: View) -> None:
+        """Take in who stands now."""
+        now = self._clock()
+        places = [(entry.key, entry.token) for entry in view.entries]
+        self._since = {place: self._since.get(place, now) for place in places}
+
+    def settled(self) -> frozenset[tuple[bytes, int]]:
+        """Return who has stood for `SETTLED` seconds."""
+        now = self._clock()
+        return frozenset(p for p, since in self._since.items() if now >= since + SETTLED)

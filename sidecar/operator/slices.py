@@ -1,0 +1,143 @@
+"""The Service without selector and the EndpointSlice that follow the leader. Pure.
+
+A selector Service follows a label by way of the pod's label and the EndpointSlice controller; this
+is one write, at the change. One slice per address family, numeric ports with the Service's names,
+not ready while nobody leads or the leader's pod is gone.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sidecar.operator.facts import Pod
+from sidecar.operator.names import API_VERSION, ELECTION, KIND, MANAGER, TOKEN
+from sidecar.operator.spec import Election, Port, Service
+from sidecar.operator.view import View, pods_of
+
+FAMILIES = {4: "IPv4", 6: "IPv6"}
+_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+_SERVICE_NAME = "kubernetes.io/service-name"
+
+Document = dict[str, Any]
+
+
+def service_of(election: Election, service: Service) -> Document:
+    """Return the Service to make."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": service.name,
+            "namespace": election.namespace,
+            "labels": {"app.kubernetes.io/managed-by": MANAGER},
+            "annotations": {ELECTION: election.name},
+            "ownerReferences": [_owner(API_VERSION, KIND, election.name, election.uid)],
+        },
+        "spec": {"type": "ClusterIP", "ports": [_service_port(port) for port in service.ports]},
+    }
+
+
+def is_ours(found: Mapping[str, Any], election: Election) -> bool:
+    """Whether a Service of that name was made for this Election, and not by somebody else."""
+    owners = found.get("metadata", {}).get("ownerReferences") or ()
+    return any(owner.get("uid") == election.uid for owner in owners)
+
+
+def wanted_ports(service: Service) -> list[Document]:
+    """Return the ports of the Service as written."""
+    return [_service_port(port) for port in service.ports]
+
+
+def slice_of(
+    election: Election, service: Service, view: View, pods: Sequence[Pod], *, uid: str, family: int
+) -> Document:
+    """Return the EndpointSlice of one address family.
+
+    Args:
+        election: whose leader it shows.
+        service: the Service it is for.
+        view: what etcd says.
+        pods: of the election.
+        uid: of that Service.
+        family: 4 or 6.
+    """
+    leader = view.leader
+    pod = pods_of([leader], pods).get(leader.key) if leader is not None else None
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{service.name}-{FAMILIES[family].lower()}",
+            "namespace": election.namespace,
+            "labels": {_SERVICE_NAME: service.name, _MANAGED_BY: MANAGER},
+            "annotations": {TOKEN: str(view.token), ELECTION: election.name},
+            "ownerReferences": [_owner("v1", "Service", service.name, uid)],
+        },
+        "addressType": FAMILIES[family],
+        "ports": [_slice_port(port) for port in service.ports],
+        "endpoints": _endpoints(pod, family),
+    }
+
+
+def shown_term(found: Mapping[str, Any]) -> int:
+    """Return the term that a slice shows, or 0."""
+    text = str((found.get("metadata", {}).get("annotations") or {}).get(TOKEN, ""))
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def agrees(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether what is there is what shall be, as far as it is ours."""
+    annotations = found.get("metadata", {}).get("annotations") or {}
+    return bool(
+        annotations.get(TOKEN) == wanted["metadata"]["annotations"][TOKEN]
+        and (found.get("endpoints") or []) == wanted["endpoints"]
+        and (found.get("ports") or []) == wanted["ports"]
+    )
+
+
+def families_of(found: Mapping[str, Any]) -> list[int]:
+    """Return the address families of a Service as it is in the cluster."""
+    named = found.get("spec", {}).get("ipFamilies") or ["IPv4"]
+    return [family for family, name in FAMILIES.items() if name in named]
+
+
+def _endpoints(pod: Pod | None, family: int) -> list[Document]:
+    if pod is None:
+        return []
+    address = next((a for a in pod.addresses if ipaddress.ip_address(a).version == family), None)
+    if address is None:
+        return []
+    endpoint: Document = {
+        "addresses": [address],
+        "conditions": {
+            "ready": not pod.is_leaving,
+            "serving": not pod.is_leaving,
+            "terminating": pod.is_leaving,
+        },
+        "targetRef": {
+            "kind": "Pod",
+            "name": pod.name,
+            "namespace": pod.namespace,
+            "uid": pod.uid,
+        },
+    }
+    if pod.node:
+        endpoint["nodeName"] = pod.node
+    return [endpoint]
+
+
+def _service_port(port: Port) -> Document:
+    found: Document = {"name": port.name, "port": port.port, "targetPort": port.target}
+    found["protocol"] = port.protocol
+    return found | ({"appProtocol": port.app_protocol} if port.app_protocol else {})
+
+
+def _slice_port(port: Port) -> Document:
+    found: Document = {"name": port.name, "port": port.target, "protocol": port.protocol}
+    return found | ({"appProtocol": port.app_protocol} if port.app_protocol else {})
+
+
+def _owner(api_version: str, kind: str, name: str, uid: str) -> Document:
+    return {"apiVersion": api_version, "kind": kind, "name": name, "uid": uid}

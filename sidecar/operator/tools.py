@@ -1,0 +1,93 @@
+"""What all workers share, and telling people what has happened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from sidecar.election.ports import Clock
+from sidecar.errors import ApiError, ApiRefused
+from sidecar.operator import story
+from sidecar.operator.api import CONFLICT, Api, Gate, core_path
+from sidecar.operator.facts import Node, Pod
+from sidecar.operator.spec import Election
+from sidecar.operator.status import stamp
+from sidecar.operator.stores import Stores
+from sidecar.operator.story import Happening
+
+log = logging.getLogger(__name__)
+
+
+class OperatorMeter(Protocol):
+    """Who counts what the operator does."""
+
+    def repaired(self, election: Election) -> None:
+        """A label was put right that its sidecar had left wrong."""
+        ...
+
+    def moved(self, election: Election, reason: str, result: str) -> None:
+        """A planned move ended."""
+        ...
+
+    def gap(self, election: Election, seconds: float) -> None:
+        """The leader changed, and nobody led for so long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all workers share.
+
+    Attributes:
+        pods: returns the pods of an Election.
+        nodes: returns the nodes by name, or None where they may not be read.
+        keep_pod: takes in a pod as a patch has left it; `lose_pod` one that is gone.
+        reporter: name of the own pod, for Events.
+    """
+
+    api: Api
+    stores: Stores
+    clock: Clock
+    gate: Gate
+    meter: OperatorMeter
+    pods: Callable[[Election], list[Pod]]
+    nodes: Callable[[], Mapping[str, Node] | None]
+    keep_pod: Callable[[Pod], None]
+    lose_pod: Callable[[tuple[str, str]], None]
+    reporter: str
+
+
+class Teller:
+    """Tells of one Election by Events; best effort."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._told: tuple[str, str] | None = None
+
+    async def tell(self, election: Election, happening: Happening) -> None:
+        """Create an Event; one that is there already was told by somebody before us.
+
+        Raises:
+            NotLeader: another replica tells from now on.
+        """
+        tools = self._tools
+        event = story.event(happening, election, tools.clock.wall(), tools.reporter)
+        try:
+            await tools.api.create(core_path(election.namespace, "events"), event)
+        except ApiRefused as exc:
+            if exc.status != CONFLICT:
+                log.warning("Event refused reason=%s error=%s", happening.what, exc)
+        except ApiError as exc:
+            log.warning("Event lost reason=%s error=%s", happening.what, exc)
+
+    async def tell_of_command(
+        self, election: Election, what: str, message: str, *, token: int, is_warning: bool
+    ) -> None:
+        """Tell how a command ended; the same refusal once in a row, however often it is tried."""
+        if is_warning and self._told == (what, message):
+            return
+        self._told = (what, message) if is_warning else None
+        moment = stamp(self._tools.clock.wall())[11:19].replace(":", "")
+        await self.tell(election, Happening(what, message, f"{token}.{moment}", is_warning))

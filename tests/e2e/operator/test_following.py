@@ -1,0 +1,127 @@
+"""Status and labels follow etcd, on a real API server."""
+
+import time
+
+import pytest
+
+from tests.e2e.operator.shop import ROLE, TERM, Shop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+def test_status_and_labels_follow_every_change_of_the_leader(shop: Shop) -> None:
+    for name in ("m-0", "m-1", "m-2"):
+        shop.pod(name)
+    shop.make()
+    shop.candidates("m-0", "m-1", "m-2")
+    replica = shop.operator()
+    shop.wait_for_leader("m-0")
+    took: list[float] = []
+    for name in ("m-1", "m-2", "m-0", "m-1"):
+        assert shop.team.command("handover", "--to", name).returncode == 0
+        took.append(shop.wait_for_leader(name))
+        shop.wait_for_label(name)
+    assert max(took) < 1.0
+    status = shop.status
+    assert status["health"] == "Healthy"
+    assert status["transitions"] == 5
+    assert status["candidates"][0]["id"] == "m-1"
+    assert [term["id"] for term in status["history"]][:2] == ["m-1", "m-0"]
+    pod = shop.server.admin.get(shop.path("m-1"))["metadata"]
+    assert pod["annotations"][TERM] == str(status["token"])
+    shown = shop.server.kubectl("get", "elect", "-n", shop.namespace).stdout.split()
+    assert shown[:5] == ["NAME", "LEADER", "TOKEN", "CANDIDATES", "SINCE"]
+    assert shown[6:10] == ["master", "m-1", str(status["token"]), "3"]
+    shop.until(lambda: shop.reasons().count("LeaderChanged") == 4, "each change is told once")
+    assert "ms without a leader" in next(
+        e["message"] for e in shop.events if e["reason"] == "LeaderChanged"
+    )
+    assert replica.metric("leader_sidecar_election_token") == status["token"]
+
+
+def test_at_rest_nothing_is_written_and_hardly_anything_asked(shop: Shop) -> None:
+    for name in ("m-0", "m-1"):
+        shop.pod(name)
+    shop.make()
+    shop.candidates("m-0", "m-1")
+    replica = shop.operator()
+    shop.wait_for_leader("m-0")
+    shop.until(lambda: shop.role("m-1") == "follower", "labels are right")
+    shop.until(lambda: "LabelRepaired" in shop.reasons(), "repairs are told")
+    requests = "leader_sidecar_operator_api_requests_total"
+    quiet = 10.0
+    last, since = -1.0, 0.0
+
+    def is_at_rest() -> bool:
+        nonlocal last, since
+        count, now = replica.metric(requests), time.monotonic()
+        if count != last:
+            last, since = count, now
+        return now - since > quiet
+
+    shop.until(is_at_rest, f"no request in {quiet} s", 60)
+    assert shop.status["health"] == "Healthy"
+
+
+@pytest.mark.parametrize("falsified", ["leader", "nonsense", None])
+def test_labels_falsified_by_hand_are_put_right(shop: Shop, falsified: str | None) -> None:
+    shop.pod("m-0")
+    shop.pod("m-1")
+    shop.make()
+    shop.candidates("m-0", "m-1")
+    replica = shop.operator()
+    shop.until(lambda: (shop.role("m-0"), shop.role("m-1")) == ("leader", "follower"), "labelled")
+    repairs = replica.metric("leader_sidecar_operator_repairs_total")
+    shop.server.admin.merge(shop.path("m-1"), {"metadata": {"labels": {ROLE: falsified}}})
+    assert shop.until(lambda: shop.role("m-1") == "follower", "put right") < 1.0
+    assert replica.metric("leader_sidecar_operator_repairs_total") == repairs + 1
+
+
+def test_a_term_that_etcd_does_not_know_is_left_and_told(shop: Shop) -> None:
+    shop.pod("m-0")
+    shop.pod("m-1", annotations={TERM: str(10**15)})
+    shop.server.admin.merge(shop.path("m-1"), {"metadata": {"labels": {ROLE: "leader"}}})
+    shop.make()
+    shop.candidates("m-0", "m-1")
+    shop.operator()
+    shop.until(lambda: shop.condition("SingleLeader") == ("False", "NewerTermSeen"), "it is told")
+    shop.until(lambda: shop.role("m-0") == "leader", "the other one is labelled")
+    assert shop.role("m-1") == "leader"
+
+
+def test_a_leader_that_dies_with_its_node_is_labelled_follower(shop: Shop) -> None:
+    shop.pod("m-0")
+    shop.pod("m-1")
+    shop.make()
+    shop.candidates("m-0", "m-1")
+    shop.operator()
+    shop.until(lambda: shop.role("m-0") == "leader", "labelled")
+    shop.team.members["m-0"].kill()
+    shop.wait_for_leader("m-1")
+    shop.until(lambda: (shop.role("m-0"), shop.role("m-1")) == ("follower", "leader"), "put right")
+
+
+def test_an_election_and_its_namespace_can_be_deleted_while_no_operator_runs(shop: Shop) -> None:
+    shop.pod("m-0")
+    shop.make()
+    shop.candidates("m-0")
+    replica = shop.operator()
+    shop.wait_for_leader("m-0")
+    replica.child.kill()
+    found = shop.server.admin.get(shop.election_path)["metadata"]
+    assert "finalizers" not in found
+    assert not [key for key in found.get("annotations", {}) if "kopf" in key]
+    shop.server.admin.delete(shop.election_path, {})
+    assert shop.server.admin.find(shop.election_path) is None
+
+
+def test_an_election_without_its_etcd_says_so_and_recovers(shop: Shop) -> None:
+    shop.make(etcd={"endpoints": ["http://127.0.0.1:9"]})
+    shop.operator()
+    shop.until(lambda: shop.status.get("health") == "StoreUnreachable", "it is told")
+    assert shop.condition("StoreReachable") == ("False", "NoAnswer")
+    shop.candidates("m-0")
+    endpoints = {"spec": {"etcd": {"endpoints": [shop.endpoint]}}}
+    shop.server.admin.merge(shop.election_path, endpoints)
+    shop.wait_for_leader("m-0")
+    assert shop.condition("StoreReachable") == ("True", "Answers")

@@ -1,0 +1,101 @@
+"""Two replicas: one works, and the other takes over, whatever becomes of the first."""
+
+import pytest
+
+from tests.e2e.operator.shop import Shop
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+@pytest.fixture
+def one(shop: Shop) -> Shop:
+    """One candidate."""
+    shop.pod("m-0")
+    shop.pod("m-1")
+    shop.make()
+    shop.candidates("m-0", "m-1")
+    return shop
+
+
+def test_a_replica_that_is_told_to_stop_ends_at_once_and_the_other_goes_on(one: Shop) -> None:
+    first = one.operator("op-0")
+    one.until(lambda: first.leads, "the first leads")
+    second = one.operator("op-1")
+    one.until(lambda: second.get("/readyz")[0] == 200, "the second is up")
+    assert not second.leads
+    assert first.child.terminate() == 0
+    one.until(lambda: second.leads, "the second leads")
+    one.team.command("handover", "--to", "m-1")
+    one.wait_for_leader("m-1")
+    assert "Traceback" not in first.child.text("err")
+
+
+def test_a_replica_that_is_killed_is_followed_by_the_other(one: Shop) -> None:
+    first = one.operator("op-0")
+    one.until(lambda: first.leads, "the first leads")
+    second = one.operator("op-1")
+    one.until(lambda: second.get("/readyz")[0] == 200, "the second is up")
+    first.child.kill()
+    one.team.command("handover", "--to", "m-1")
+    one.wait_for_leader("m-1")
+    assert second.leads
+
+
+def test_a_replica_that_was_frozen_ends_and_writes_nothing_more(one: Shop) -> None:
+    first = one.operator("op-0")
+    one.until(lambda: first.leads, "the first leads")
+    second = one.operator("op-1")
+    one.until(lambda: second.get("/readyz")[0] == 200, "the second is up")
+    first.child.pause()
+    one.until(lambda: second.leads, "the second leads")
+    one.team.command("handover", "--to", "m-1")
+    one.wait_for_leader("m-1")
+    version = one.server.admin.get(one.election_path)["metadata"]["resourceVersion"]
+    first.child.resume()
+    assert first.child.wait() == 1
+    assert one.server.admin.get(one.election_path)["metadata"]["resourceVersion"] == version
+
+
+def test_elections_go_on_without_any_operator(one: Shop) -> None:
+    first, second = one.operator("op-0"), one.operator("op-1")
+    one.until(lambda: first.leads or second.leads, "one leads")
+    first.child.kill()
+    second.child.kill()
+    assert one.team.command("handover", "--to", "m-1").returncode == 0
+    again = one.operator("op-2")
+    one.wait_for_leader("m-1")
+    assert again.leads
+
+
+def test_the_api_server_away_changes_nothing_in_elections_and_is_caught_up(one: Shop) -> None:
+    replica = one.operator("op-0")
+    one.wait_for_leader("m-0")
+    one.server.child.pause()
+    try:
+        assert one.team.command("handover", "--to", "m-1").returncode == 0
+    finally:
+        one.server.child.resume()
+    one.wait_for_leader("m-1")
+    one.until(lambda: one.role("m-1") == "leader", "labelled")
+    assert replica.child.running
+
+
+def test_a_replica_that_is_killed_in_a_handover_leaves_one_change_behind(one: Shop) -> None:
+    first = one.operator("op-0")
+    one.until(lambda: first.leads, "the first leads")
+    second = one.operator("op-1")
+    one.wait_for_readiness(second)
+    one.server.kubectl(
+        "annotate", "elect", "master", "leader-sidecar.io/handover-to=m-1", "-n", one.namespace
+    )
+    first.child.wait_for_line(r"handover election=master", stream="err")
+    first.child.kill()
+    one.wait_for_leader("m-1")
+
+    def is_off() -> bool:
+        metadata = one.server.admin.get(one.election_path)["metadata"]
+        return "leader-sidecar.io/handover-to" not in (metadata.get("annotations") or {})
+
+    one.until(is_off, "the second replica takes the annotation off")
+    assert one.status["transitions"] == 2
+    assert one.status["move"]["result"] == "Done"
