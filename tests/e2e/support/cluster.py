@@ -1,0 +1,176 @@
+"""A cluster of three nodes for a run of the tests, made by kind, and gone after it."""
+
+import fcntl
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.support import tools
+from tests.e2e.support.engine import NAME, Engine, engine, run, say
+from tests.e2e.support.images import Images, images
+from tests.e2e.support.kubectl import Kubectl
+
+NODES = 3
+_PODS = "10.244.0.0/16"
+_RULE = f"POSTROUTING --source {_PODS} ! --destination {_PODS} --jump MASQUERADE"
+_MASQUERADE = f"iptables -t nat -C {_RULE} 2>/dev/null || iptables -t nat -A {_RULE}"
+_MODULES = Path("/lib/modules")
+"""kind mounts it into its nodes; a kernel without modules has none."""
+_READY_WITHIN = "180s"
+_CONFIG = """
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+networking: {{disableDefaultCNI: {without_network}, podSubnet: {pods}}}
+kubeadmConfigPatches:
+  - |
+    kind: KubeletConfiguration
+    failCgroupV1: false
+nodes: [{{role: control-plane}}, {{role: worker}}, {{role: worker}}]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster to test on; without an engine it is somebody else's."""
+
+    kubectl: Kubectl
+    engine: Engine | None
+    values: Path
+    """Helm values for every release: images, storage, what is tolerated."""
+
+    def on_node(self, node: str, *command: str) -> str:
+        """Run a command in a node; skip the test where the nodes are not ours.
+
+        Raises:
+            RuntimeError: it failed.
+        """
+        return self.own_engine().run("exec", node, *command)
+
+    def own_engine(self) -> Engine:
+        """Return what runs the nodes; skip the test where they are not ours."""
+        if self.engine is None:
+            pytest.skip("the nodes of this cluster are not ours")
+        return self.engine
+
+    def connect_nodes(self) -> None:
+        """Set the routes between the nodes' pods; they are gone after a node was stopped.
+
+        Only what leaves the cluster gets another source address: members of etcd compare that of a
+        peer with the names in its certificate.
+        """
+        nodes = [_Node.of(node) for node in self.kubectl.get("nodes")["items"]]
+        for node in nodes:
+            routes = [
+                f"ip route replace {other.pods} via {other.address}"
+                for other in nodes
+                if other is not node
+            ]
+            self.on_node(node.name, "sh", "-ec", "; ".join([*routes, _MASQUERADE]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    name: str
+    address: str
+    pods: str
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> "_Node":
+        addresses = {a["type"]: a["address"] for a in found["status"]["addresses"]}
+        return cls(found["metadata"]["name"], addresses["InternalIP"], found["spec"]["podCIDR"])
+
+
+@contextmanager
+def cluster(values: Path) -> Iterator[Cluster]:
+    """Make a cluster, or use that of `E2E_KUBECONFIG`; with `KEEP=1` it is left, and found again.
+
+    Raises:
+        UnfitMachineError: this machine cannot have one.
+        RuntimeError: it could not be made.
+    """
+    given = os.environ.get("E2E_KUBECONFIG")
+    if given:
+        with tempfile.TemporaryDirectory() as scratch:
+            extra = os.environ.get("E2E_VALUES")
+            yield Cluster(
+                Kubectl(tools.kubectl(), Path(given), Path(scratch)),
+                None,
+                Path(extra) if extra else values,
+            )
+        return
+    podman = engine()
+    with (podman.folder / "cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # there is one cluster, for one run at a time
+        keep = os.environ.get("KEEP") == "1"
+        found = images()
+        try:
+            yield _made(podman, found, values, keep=keep)
+        finally:
+            if not keep:
+                _delete(podman)
+
+
+def _made(podman: Engine, found: Images, values: Path, *, keep: bool) -> Cluster:
+    config = podman.folder / "kubeconfig"
+    made = Cluster(Kubectl(tools.kubectl(), config, podman.folder), podman, values)
+    if keep and _answers(made):
+        say("uses the cluster that was kept")
+    else:
+        _delete(podman)
+        say("makes a cluster of three nodes")
+        _MODULES.mkdir(exist_ok=True)
+        network = "false" if found.node_is_stock else "true"
+        text = _CONFIG.format(without_network=network, pods=_PODS)
+        settings = podman.folder / "cluster.yaml"
+        settings.write_text(text)
+        given = ("--config", str(settings), "--image", found.node, "--kubeconfig", str(config))
+        _kind(podman, "create", "cluster", "--wait", _READY_WITHIN, *given)
+    if not found.node_is_stock:
+        made.connect_nodes()
+    _load(podman, found)
+    made.kubectl.run("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s")
+    made.kubectl.run(
+        "-n", "kube-system", "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s"
+    )
+    return made
+
+
+def _answers(made: Cluster) -> bool:
+    try:
+        return len(made.kubectl.get("nodes")["items"]) == NODES
+    except (RuntimeError, subprocess.TimeoutExpired):
+        return False
+
+
+def _kind(podman: Engine, *command: str) -> str:
+    return run((tools.kind(), *command, "--name", NAME), podman.environment)
+
+
+def _load(podman: Engine, found: Images) -> None:
+    """Bring the tested images into the nodes."""
+    say("loads the images into the nodes")
+    archive = podman.folder / "tested.tar"
+    archive.unlink(missing_ok=True)
+    names = (found.sidecar, found.crawler, found.etcd)
+    podman.run("save", "--quiet", "--multi-image-archive", "--output", archive, *names)
+    try:
+        _kind(podman, "load", "image-archive", str(archive))
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def _delete(podman: Engine) -> None:
+    """Delete the cluster and its network, and whatever a run left that was killed."""
+    _kind(podman, "delete", "cluster", "--kubeconfig", str(podman.folder / "kubeconfig"))
+    networks = json.loads(podman.run("network", "ls", "--format", "json"))
+    if NAME in {network.get("name", network.get("Name")) for network in networks}:
+        podman.run("network", "rm", "--force", NAME)
+    podman.run("volume", "prune", "--force")

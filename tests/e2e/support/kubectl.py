@@ -1,0 +1,87 @@
+"""kubectl, with one kubeconfig."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.support.engine import run
+from tests.support.procs import Child, inherited_environment
+
+_TIMEOUT = 600.0  # seconds
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kubectl:
+    """Calls of kubectl; `folder` keeps what those write that run on."""
+
+    program: Path
+    kubeconfig: Path
+    folder: Path
+    namespace: str | None = None
+
+    def within(self, namespace: str) -> "Kubectl":
+        """Return the same for a namespace."""
+        return Kubectl(self.program, self.kubeconfig, self.folder, namespace)
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command line."""
+        where = ["-n", self.namespace] if self.namespace else []
+        return [str(self.program), f"--kubeconfig={self.kubeconfig}", *where, *arguments]
+
+    def run(self, *arguments: str, stdin: str | None = None, timeout: float = _TIMEOUT) -> str:
+        """Run it and return what it printed.
+
+        Raises:
+            RuntimeError: it failed; with the end of what it said.
+        """
+        environment = inherited_environment()
+        return run(self.command(*arguments), environment, stdin=stdin, timeout=timeout)
+
+    def get(self, *arguments: str) -> Object:
+        """Return what `kubectl get` finds, as JSON."""
+        found: Object = json.loads(self.run("get", *arguments, "-o", "json"))
+        return found
+
+    def apply(self, *objects: Object) -> None:
+        """Apply objects."""
+        everything = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.run("apply", "-f", "-", stdin=json.dumps(everything))
+
+    def exists(self, *arguments: str) -> bool:
+        """Return whether there is something that `kubectl get` finds."""
+        return bool(self.run("get", *arguments, "--ignore-not-found", "-o", "name").strip())
+
+    def ask_pod(self, pod: str, port: int, path: str) -> str:
+        """Return what a pod answers over HTTP, through the API server.
+
+        Raises:
+            RuntimeError: it does not answer, or with an error.
+        """
+        assert self.namespace is not None
+        where = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy{path}"
+        return self.run("get", "--raw", where, timeout=60)
+
+    def child(self, *arguments: str, name: str) -> Child:
+        """Start it, to run on until it is stopped."""
+        return Child(self.command(*arguments), name=name, folder=self.folder)
+
+    def completed(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run it, whatever comes of it."""
+        return subprocess.run(
+            self.command(*arguments),
+            capture_output=True,
+            text=True,
+            env=inherited_environment(),
+            timeout=_TIMEOUT,
+            check=False,
+        )
+
+
+def names(listed: Object) -> Sequence[str]:
+    """Return the names of listed objects, in order."""
+    return sorted(item["metadata"]["name"] for item in listed["items"])

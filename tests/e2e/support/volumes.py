@@ -1,0 +1,58 @@
+"""Volumes that lie on one node each, as real ones do; those that kind makes know no node."""
+
+from pathlib import PurePosixPath
+
+from tests.e2e.support.cluster import Cluster
+from tests.e2e.support.kubectl import Object
+
+STORAGE_CLASS = "leader-sidecar-e2e"
+_PER_NODE = 4
+_FOLDER = PurePosixPath("/var/local/leader-sidecar-e2e")
+
+
+def provide_volumes(cluster: Cluster) -> None:
+    """Make the storage class, and as many free and empty volumes on each node as there shall be."""
+    if cluster.engine is None:
+        return
+    storage = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": STORAGE_CLASS},
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    there = {v["metadata"]["name"]: v for v in cluster.kubectl.get("persistentvolumes")["items"]}
+    wanted = [
+        (node["metadata"]["name"], number)
+        for node in cluster.kubectl.get("nodes")["items"]
+        for number in range(_PER_NODE)
+    ]
+    objects = [storage]
+    for node, number in wanted:
+        name = f"{node}-{number}"
+        phase = there[name]["status"].get("phase") if name in there else None
+        if phase in {"Available", "Bound"}:
+            continue
+        folder = str(_FOLDER / str(number))
+        if phase is not None:
+            cluster.kubectl.run("delete", "persistentvolume", name)
+        cluster.on_node(node, "sh", "-ec", f"rm -rf {folder}; mkdir -p {folder}")
+        objects.append(_volume(name, node, folder))
+    cluster.kubectl.apply(*objects)
+
+
+def _volume(name: str, node: str, folder: str) -> Object:
+    there = {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": "64Mi"},
+            "accessModes": ["ReadWriteOnce"],
+            "storageClassName": STORAGE_CLASS,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "local": {"path": folder},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [there]}]}},
+        },
+    }
