@@ -8,7 +8,13 @@ from tests.e2e.support.release import Release, Values
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-VALUES: Values = {}
+# With two Masters on the node that dies, one could not tell what all the living ones say.
+SPREAD = {
+    "maxSkew": 1,
+    "topologyKey": "kubernetes.io/hostname",
+    "whenUnsatisfiable": "DoNotSchedule",
+}
+VALUES: Values = {"master": {"topologySpreadConstraints": [SPREAD]}}
 TTL = 5.0
 
 

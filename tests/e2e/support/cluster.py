@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.e2e.support import tools
 from tests.e2e.support.engine import NAME, Engine, engine, run, say
 from tests.e2e.support.images import Images, images
-from tests.e2e.support.kubectl import Kubectl
+from tests.e2e.support.kubectl import Kubectl, Object
 
 NODES = 3
 _PODS = "10.244.0.0/16"
@@ -66,7 +65,7 @@ class Cluster:
         Only what leaves the cluster gets another source address: members of etcd compare that of a
         peer with the names in its certificate.
         """
-        nodes = [_Node.of(node) for node in self.kubectl.get("nodes")["items"]]
+        nodes = [self._node(found) for found in self.kubectl.get("nodes")["items"]]
         for node in nodes:
             routes = [
                 f"ip route replace {other.pods} via {other.address}"
@@ -75,17 +74,18 @@ class Cluster:
             ]
             self.on_node(node.name, "sh", "-ec", "; ".join([*routes, _MASQUERADE]))
 
+    def _node(self, found: Object) -> "_Node":
+        name = found["metadata"]["name"]
+        # A node that was started again has another address, which Kubernetes learns only later.
+        address = self.on_node(name, "hostname", "--all-ip-addresses").split()[0]
+        return _Node(name, address, found["spec"]["podCIDR"])
+
 
 @dataclass(frozen=True, slots=True)
 class _Node:
     name: str
     address: str
     pods: str
-
-    @classmethod
-    def of(cls, found: dict[str, Any]) -> "_Node":
-        addresses = {a["type"]: a["address"] for a in found["status"]["addresses"]}
-        return cls(found["metadata"]["name"], addresses["InternalIP"], found["spec"]["podCIDR"])
 
 
 @contextmanager
