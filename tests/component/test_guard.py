@@ -21,14 +21,17 @@ PATIENCE = 60.0  # seconds; a bound for a slow machine, not an expectation
 # Writes its pid, then what it was told, then waits; every signal is written down.
 LISTENER = """
 import os, signal, sys
-file = open(sys.argv[1], "a", buffering=1)
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def say(word):
+    # One call of the kernel: a signal's handler may come in the middle of a buffered write.
+    os.write(file, f"{word}\\n".encode())
 def heard(number, _):
-    print(signal.Signals(number).name, file=file)
+    say(signal.Signals(number).name)
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, heard)
-print(os.getpid(), file=file)
+say(os.getpid())
 if sys.argv[2:] == ["family"] and os.fork() == 0:
-    print(os.getpid(), file=file)
+    say(os.getpid())
 while True:
     signal.pause()
 """

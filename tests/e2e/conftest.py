@@ -1,5 +1,6 @@
 """One cluster for a run, one release for each module, and what to look at after a failure."""
 
+import os
 import re
 import signal
 import sys
@@ -26,6 +27,8 @@ def kind_cluster() -> Iterator[Cluster]:
         with cluster(VALUES) as made:
             yield made
     except UnfitMachineError as unfit:
+        if os.environ.get("E2E_UNFIT") == "skip":
+            pytest.skip(f"no cluster here: {unfit}")
         pytest.fail(f"no cluster here: {unfit}", pytrace=False)
 
 

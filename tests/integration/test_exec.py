@@ -21,10 +21,11 @@ TTL = 3
 # Writes down its term, then stamps the time again and again. What it does on SIGTERM is its choice.
 WORKER = """
 import json, os, signal, sys, time
-file = open(sys.argv[1], "a", buffering=1)
+file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 manner = sys.argv[2]
 def say(**fields):
-    file.write(json.dumps({"pid": os.getpid(), **fields}) + "\\n")
+    # One call of the kernel: a signal's handler may come in the middle of a buffered write.
+    os.write(file, (json.dumps({"pid": os.getpid(), **fields}) + "\\n").encode())
 def told(*_):
     say(told="SIGTERM")
     if manner == "polite":

@@ -6,14 +6,14 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.support import tools
-from tests.e2e.support.engine import NAME, Engine, engine, run, say
+from tests.e2e.support.engine import NAME, Engine, UnfitMachineError, engine, run, say
 from tests.e2e.support.images import Images, images
 from tests.e2e.support.kubectl import Kubectl, Object
 
@@ -93,8 +93,7 @@ def cluster(values: Path) -> Iterator[Cluster]:
     """Make a cluster, or use that of `E2E_KUBECONFIG`; with `KEEP=1` it is left, and found again.
 
     Raises:
-        UnfitMachineError: this machine cannot have one.
-        RuntimeError: it could not be made.
+        UnfitMachineError: this machine cannot have one, or it could not be made.
     """
     given = os.environ.get("E2E_KUBECONFIG")
     if given:
@@ -110,9 +109,14 @@ def cluster(values: Path) -> Iterator[Cluster]:
     with (podman.folder / "cluster.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # there is one cluster, for one run at a time
         keep = os.environ.get("KEEP") == "1"
-        found = images()
         try:
-            yield _made(podman, found, values, keep=keep)
+            made = _made(podman, images(), values, keep=keep)
+        except (RuntimeError, subprocess.TimeoutExpired) as failed:
+            with suppress(RuntimeError, subprocess.TimeoutExpired):  # what failed first is told
+                _delete(podman)
+            raise UnfitMachineError(f"the cluster could not be made: {failed}") from failed
+        try:
+            yield made
         finally:
             if not keep:
                 _delete(podman)

@@ -271,7 +271,7 @@ def main() -> int:
         return 0
     try:
         say(f"{images()}")
-    except UnfitMachineError as unfit:
+    except (RuntimeError, subprocess.TimeoutExpired) as unfit:
         say(f"no cluster can be had here: {unfit}")
         return 1
     return 0
