@@ -195,7 +195,7 @@ def _gather(context: Path, *, with_kubernetes: bool) -> None:
 def _kind_files() -> Path:
     """Return the files that kind puts into its own node images, out of the module of kind."""
     listed = subprocess.run(
-        [go_toolchain(), "list", "-m", "-json", "sigs.k8s.io/kind"],
+        [go_toolchain(), "mod", "download", "-json", "sigs.k8s.io/kind"],
         cwd=GO_MODULES / "kind",
         capture_output=True,
         text=True,
