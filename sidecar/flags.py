@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sidecar.boottime import DEFAULT_STATUS_DIR
 from sidecar.core.codec import DEFAULT_PRIORITY
+from sidecar.kube.access import DIRECTORY
 
 PREFIX = "LEADER_SIDECAR_"
 
@@ -333,7 +334,7 @@ FLAGS = (
         Group.OUTPUT,
         "Where the service account's token and ca.crt are, for --label.",
         "A token that is mounted into the sidecar alone keeps the program from having its rights.",
-        default="/var/run/secrets/kubernetes.io/serviceaccount",
+        default=DIRECTORY,
     ),
     Flag(
         "log-format",

@@ -98,10 +98,6 @@ class Load:
     ) -> None:
         self.child.close()
 
-    def wait_for_first(self) -> None:
-        """Wait until a first request was acknowledged."""
-        self.wait_for_more(1, _FIRST_WITHIN)
-
     def wait_for_more(self, count: int, within: float = _FIRST_WITHIN) -> None:
         """Wait until so many more requests were acknowledged."""
         enough = self.done + count

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sidecar.errors import ConfigError, SidecarError
+from sidecar.kube.access import CA, DIRECTORY, TOKEN
 
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TRY = 10.0  # seconds
 _MERGE = "application/merge-patch+json"
 _REASON = 300  # characters
@@ -54,11 +54,12 @@ class Api:
             ConfigError: this is no pod, or it has no token.
         """
         host, port = (environment.get(f"KUBERNETES_SERVICE_{n}") for n in ("HOST", "PORT"))
-        token = _ACCOUNT / "token"
+        account = Path(DIRECTORY)
+        token = account / TOKEN
         if not host or not port or not token.exists():
             raise ConfigError([f"this is no pod of Kubernetes with a token in {token}"])
         shown = f"[{host}]" if ":" in host else host
-        return cls(f"https://{shown}:{port}", token, _ACCOUNT / "ca.crt")
+        return cls(f"https://{shown}:{port}", token, account / CA)
 
     def get(self, path: str) -> dict[str, Any]:
         """Return an object or a list."""

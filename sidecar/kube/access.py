@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where Kubernetes mounts a service account's files, unless told otherwise."""
+
 TOKEN, CA, NAMESPACE = "token", "ca.crt", "namespace"
 
 HOST, PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"

@@ -22,10 +22,10 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 import sidecar
 from sidecar.errors import ApiRefused, ConfigError, NoAnswer
 from sidecar.kube.access import is_inside
+from sidecar.kube.api import NOT_FOUND
 from sidecar.operator.names import GROUP, PLURAL, VERSION
 
 _MERGE = "application/merge-patch+json"
-NOT_FOUND, CONFLICT, INVALID = 404, 409, 422
 
 _JSON = "application/json"
 _JSON_PATCH = "application/json-patch+json"

@@ -21,8 +21,9 @@ from typing import Any
 from sidecar.election.backoff import Backoff
 from sidecar.election.ports import Clock
 from sidecar.errors import ApiError, ApiRefused
+from sidecar.kube.api import CONFLICT
 from sidecar.operator import certificates
-from sidecar.operator.api import CONFLICT, Api, core_path, group_path
+from sidecar.operator.api import Api, core_path, group_path
 from sidecar.operator.certificates import CA, CERT, KEY, Bundle, read_bundle
 from sidecar.operator.metrics import OperatorMetrics
 

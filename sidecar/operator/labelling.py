@@ -6,8 +6,9 @@ import logging
 from collections.abc import Sequence
 
 from sidecar.errors import ApiRefused
+from sidecar.kube.api import CONFLICT, INVALID, NOT_FOUND
 from sidecar.operator import repair
-from sidecar.operator.api import CONFLICT, INVALID, NOT_FOUND, core_path
+from sidecar.operator.api import core_path
 from sidecar.operator.facts import Pod, read_pod
 from sidecar.operator.repair import Patience, Repair
 from sidecar.operator.spec import Election

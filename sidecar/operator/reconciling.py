@@ -19,8 +19,9 @@ from sidecar.election.observer import Observer
 from sidecar.election.ports import Coordinator
 from sidecar.errors import ApiError, ApiRefused, ConfigError, NotLeader
 from sidecar.etcd.credentials import Credentials
+from sidecar.kube.api import NOT_FOUND
 from sidecar.operator import repair, story
-from sidecar.operator.api import NOT_FOUND, election_path
+from sidecar.operator.api import election_path
 from sidecar.operator.facts import Pod
 from sidecar.operator.labelling import Labels
 from sidecar.operator.obeying import Orders, Situation

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from sidecar.election.ports import Clock
 from sidecar.errors import ApiError, ApiRefused
+from sidecar.kube.api import CONFLICT
 from sidecar.operator import story
-from sidecar.operator.api import CONFLICT, Api, Gate, core_path
+from sidecar.operator.api import Api, Gate, core_path
 from sidecar.operator.facts import Node, Pod
 from sidecar.operator.spec import Election
 from sidecar.operator.status import stamp

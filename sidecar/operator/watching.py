@@ -18,7 +18,7 @@ from typing import Any
 import kopf
 
 from sidecar.errors import SidecarError
-from sidecar.kube.access import HOST, PORT, TOKEN, is_inside
+from sidecar.kube.access import CA, DIRECTORY, HOST, PORT, TOKEN, is_inside
 from sidecar.operator.facts import read_node, read_pod
 from sidecar.operator.hub import Hub
 from sidecar.operator.names import GROUP, PLURAL, VERSION
@@ -26,7 +26,6 @@ from sidecar.operator.spec import read_election
 
 log = logging.getLogger(__name__)
 
-_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _GONE = "DELETED"
 
 
@@ -147,9 +146,9 @@ async def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_kubeconfig(**arguments)
     host, port = os.environ[HOST], os.environ.get(PORT, "443")
     shown = f"[{host}]" if ":" in host else host
-    token = await asyncio.to_thread(_read, f"{_ACCOUNT}/{TOKEN}")
+    token = await asyncio.to_thread(_read, f"{DIRECTORY}/{TOKEN}")
     return kopf.ConnectionInfo(
-        server=f"https://{shown}:{port}", ca_path=f"{_ACCOUNT}/ca.crt", token=token
+        server=f"https://{shown}:{port}", ca_path=f"{DIRECTORY}/{CA}", token=token
     )
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import fields
-from typing import Any, TypeVar
+from functools import partial
 
 import click
 
@@ -24,6 +22,7 @@ from crawler.leader import Leader
 from crawler.master_metrics import Metrics
 from crawler.master_settings import MasterSettings
 from crawler.peers import Peers
+from crawler.program import option, stopping
 from crawler.registry import Registry
 from crawler.routing import Router
 from crawler.rpc import GRACE, RpcServer
@@ -38,7 +37,7 @@ from sidecar.outputs.logs import configure
 
 log = logging.getLogger(__name__)
 
-F = TypeVar("F", bound=Callable[..., Any])
+_option = partial(option, "MASTER_")
 
 _USAGE = 2
 
@@ -128,23 +127,7 @@ async def run(settings: MasterSettings, store: StoreOptions) -> None:
         ConfigError: the store's options cannot work; or (in a group) an address is taken.
     """
     etcd, registry_etcd = coordinator(store), coordinator(store)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await Master(settings, etcd, registry_etcd).run(stop)
-
-
-def _option(name: str, metavar: str, text: str, default: str = "") -> Callable[[F], F]:
-    rule: dict[str, Any] = {"default": default, "show_default": True}
-    return click.option(
-        f"--{name}",
-        metavar=metavar,
-        envvar=f"MASTER_{name.upper().replace('-', '_')}",
-        show_envvar=True,
-        help=text,
-        **(rule if default else {"required": True}),
-    )
+    await Master(settings, etcd, registry_etcd).run(stopping())
 
 
 @click.command("master")

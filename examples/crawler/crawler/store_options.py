@@ -6,10 +6,11 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
+from crawler.program import Command, variable
 from sidecar import values
 from sidecar.election import SystemClock
 from sidecar.errors import ConfigError
@@ -19,7 +20,6 @@ from sidecar.etcd.endpoints import parse_endpoints
 
 T = TypeVar("T")
 U = TypeVar("U")
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_ETCD = "http://127.0.0.1:2379"
 _ENV = "CRAWLER_"
@@ -51,7 +51,7 @@ def store_options(command: Command) -> Command:
         command = click.option(
             f"--{name}",
             metavar=metavar,
-            envvar=_ENV + name.upper().replace("-", "_"),
+            envvar=variable(_ENV, name),
             show_envvar=True,
             help=text + (f"  [default: {DEFAULT_ETCD}]" if name == "etcd" else ""),
         )(command)

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -24,6 +24,7 @@ from crawler import keys
 from crawler.fetch import Fetcher
 from crawler.job import Jobs
 from crawler.mirror import Mirror
+from crawler.program import option, stopping
 from crawler.registry import NodeIdInUse, Place, Registry
 from crawler.store_options import StoreOptions, all_of, coordinator, store_options
 from crawler.tasks import Task, Tasks
@@ -38,12 +39,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
-F = TypeVar("F", bound=Callable[..., Any])
 
 LOOPBACK = "127.0.0.1"
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - what a port alone asks for
 _REFUSED, _USAGE = 1, 2
 _LEAST_TTL = 2.0
+
+_option = partial(option, "CRAWLER_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +163,9 @@ async def run(settings: WorkerSettings, etcd: EtcdCoordinator) -> None:
             jobs = Jobs(settings.id, etcd, registry, fetcher, metrics, settings.again)
             worker = Worker(jobs, is_fetching=settings.is_fetching)
             working = group.create_task(worker.run(), name="worker")
-            await _told_to_stop()
+            await stopping().wait()
             log.info("stopping")
             working.cancel()
-
-
-async def _told_to_stop() -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
 
 
 @contextlib.contextmanager
@@ -202,18 +196,6 @@ def _parse_ttl(text: str) -> float:
     if ttl < _LEAST_TTL:
         raise ValueError(f"{text!r} is too short for a lease; give {_LEAST_TTL:g}s or more")
     return ttl
-
-
-def _option(name: str, metavar: str, text: str, default: str = "") -> Callable[[F], F]:
-    rule: dict[str, Any] = {"default": default, "show_default": True}
-    return click.option(
-        f"--{name}",
-        metavar=metavar,
-        envvar=f"CRAWLER_{name.upper().replace('-', '_')}",
-        show_envvar=True,
-        help=text,
-        **(rule if default else {"required": True}),
-    )
 
 
 @click.command("worker")

@@ -23,8 +23,7 @@ Object = dict[str, Any]
 
 def program() -> Path:
     """Return the multi-call binary of Kubernetes' commands."""
-    told = os.environ.get("LEADER_SIDECAR_KUBERNETES")
-    return Path(told) if told else require_go_program("kubernetes")
+    return require_go_program("kubernetes")
 
 
 class ApiServer:
