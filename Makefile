@@ -73,15 +73,15 @@ e2e-images: $(STAMP)
 
 .PHONY: e2e-smoke
 e2e-smoke: e2e-images ## the Helm chart on a kind cluster: install, fail over, uninstall (root, podman; KEEP=1 leaves it)
-	$(PY) -m pytest tests/e2e/test_smoke.py -m e2e
+	$(PY) -m pytest tests/e2e/test_smoke.py -m e2e --tb=short
 
 .PHONY: e2e
 e2e: e2e-images ## everything on a kind cluster but the long counts (E2E_KUBECONFIG=...: on that cluster)
-	$(PY) -m pytest tests/e2e -m "e2e and not long"
+	$(PY) -m pytest tests/e2e -m "e2e and not long" --tb=short --durations=25
 
 .PHONY: e2e-full
 e2e-full: e2e-images ## the long counts, too
-	$(PY) -m pytest tests/e2e -m e2e
+	$(PY) -m pytest tests/e2e -m e2e --tb=short --durations=25
 
 .PHONY: lint
 lint: $(STAMP) ## formatting, ruff, mypy, the direction of imports
@@ -109,6 +109,10 @@ bench: $(STAMP) ## the measured figures of the README, as a table and as JSON
 crawler-faults: $(STAMP) ## the example under load while leaders hand over, are killed and frozen (ARGS=--quick)
 	$(PY) -m tests.support.binaries
 	$(PY) -m benchmarks.crawler $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(STAMP) ## the pictures of the status page in docs/page (needs Chromium)
+	$(PY) -m tests.page.screenshots
 
 .PHONY: model
 model: $(STAMP) ## every configuration of the TLA+ model (needs Java 11+)

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 VALUES: Values = {}
 RESOURCES = "http://demo:8081/resources"
-TTL = 5.0
+PER_SECOND = 40
 
 
 def marks(release: Release, pod: str) -> tuple[str | None, str | None, str | None]:
@@ -86,6 +86,20 @@ def test_a_sidecar_killed_twice_meets_the_back_off_and_another_leads(release: Re
     after = release.changed_from(before, but=before.pod)
     assert after.pod != before.pod
     release.settled()
+
+
+def test_a_program_killed_alone_serves_again_or_another_leads(release: Release) -> None:
+    before = release.settled()
+    killed = release.container(before.pod, "master")
+    with load(release.kubectl, release.image, RESOURCES, per_second=PER_SECOND) as requests:
+        killed.kill()
+        release.restarted(before.pod, "master", killed)
+        tally = requests.goes_on()
+    after = release.settled()
+    # Back before its third failed probe it leads on; else it was unhealthy.
+    assert (after.pod == before.pod) == (after == before)
+    # What was under way is lost with it; what came then has waited.
+    assert tally.failures < PER_SECOND, tally
 
 
 def test_a_frozen_program_loses_the_leadership_to_a_healthy_one(release: Release) -> None:

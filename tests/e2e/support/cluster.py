@@ -18,6 +18,8 @@ from tests.e2e.support.images import Images, images
 from tests.e2e.support.kubectl import Kubectl, Object
 
 NODES = 3
+OURS = {"leader-sidecar-e2e": "true"}
+"""The label of the namespaces of tests."""
 _PODS = "10.244.0.0/16"
 _RULE = f"POSTROUTING --source {_PODS} ! --destination {_PODS} --jump MASQUERADE"
 _MASQUERADE = f"iptables -t nat -C {_RULE} 2>/dev/null || iptables -t nat -A {_RULE}"
@@ -97,20 +99,25 @@ def cluster(values: Path) -> Iterator[Cluster]:
     """
     given = os.environ.get("E2E_KUBECONFIG")
     if given:
+        extra = os.environ.get("E2E_VALUES")
         with tempfile.TemporaryDirectory() as scratch:
-            extra = os.environ.get("E2E_VALUES")
-            yield Cluster(
-                Kubectl(tools.kubectl(), Path(given), Path(scratch)),
-                None,
-                Path(extra) if extra else values,
-            )
+            kubectl = Kubectl(tools.kubectl(), Path(given), Path(scratch))
+            made = Cluster(kubectl, None, Path(extra) if extra else values)
+            try:
+                yield made
+            finally:
+                _wait_for_the_end_of_releases(made)
         return
     podman = engine()
-    with (podman.folder / "cluster.lock").open("w") as lock:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        (podman.folder / "cluster.lock").open("w") as lock,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)  # there is one cluster, for one run at a time
         keep = os.environ.get("KEEP") == "1"
         try:
-            made = _made(podman, images(), values, keep=keep)
+            kubectl = Kubectl(tools.kubectl(), podman.folder / "kubeconfig", Path(scratch))
+            made = _made(Cluster(kubectl, podman, values), podman, images(), keep=keep)
         except (RuntimeError, subprocess.TimeoutExpired) as failed:
             with suppress(RuntimeError, subprocess.TimeoutExpired):  # what failed first is told
                 _delete(podman)
@@ -118,13 +125,14 @@ def cluster(values: Path) -> Iterator[Cluster]:
         try:
             yield made
         finally:
-            if not keep:
+            if keep:
+                _wait_for_the_end_of_releases(made)
+            else:
                 _delete(podman)
 
 
-def _made(podman: Engine, found: Images, values: Path, *, keep: bool) -> Cluster:
-    config = podman.folder / "kubeconfig"
-    made = Cluster(Kubectl(tools.kubectl(), config, podman.folder), podman, values)
+def _made(made: Cluster, podman: Engine, found: Images, *, keep: bool) -> Cluster:
+    config = made.kubectl.kubeconfig
     if keep and _answers(made):
         say("uses the cluster that was kept")
     else:
@@ -145,6 +153,11 @@ def _made(podman: Engine, found: Images, values: Path, *, keep: bool) -> Cluster
         "-n", "kube-system", "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s"
     )
     return made
+
+
+def _wait_for_the_end_of_releases(made: Cluster) -> None:
+    selector = ",".join(f"{key}={value}" for key, value in OURS.items())
+    made.kubectl.run("delete", "namespaces", "--selector", selector, "--timeout=240s")
 
 
 def _answers(made: Cluster) -> bool:

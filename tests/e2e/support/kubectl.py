@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,9 @@ class Kubectl:
 
     def child(self, *arguments: str, name: str) -> Child:
         """Start it, to run on until it is stopped."""
-        return Child(self.command(*arguments), name=name, folder=self.folder)
+        # A folder of its own: a child adds its output to what it finds under its name.
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        return Child(self.command(*arguments), name=name, folder=folder)
 
     def completed(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run it, whatever comes of it."""

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tests.e2e.support import tools
-from tests.e2e.support.cluster import Cluster
+from tests.e2e.support.cluster import OURS, Cluster
 from tests.e2e.support.collecting import collect
 from tests.e2e.support.engine import run
 from tests.e2e.support.kubectl import Kubectl, Object
@@ -237,15 +237,18 @@ class Release:
 
 @contextmanager
 def released(cluster: Cluster, namespace: str, *releases: Release) -> Iterator[None]:
-    """Have a namespace with the restricted profile enforced, and releases in it, until the end."""
-    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
-    _delete_namespace(cluster, namespace)
+    """Have a namespace with the restricted profile enforced, and releases in it, until the end.
+
+    Nobody waits for that end: what ends uses other volumes than what begins.
+    """
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", **OURS}
+    cluster.kubectl.run("delete", "namespace", namespace, "--ignore-not-found", "--timeout=240s")
     provide_volumes(cluster)
     cluster.kubectl.apply(
         {
             "apiVersion": "v1",
             "kind": "Namespace",
-            "metadata": {"name": namespace, "labels": enforce},
+            "metadata": {"name": namespace, "labels": labels},
         }
     )
     try:
@@ -257,11 +260,5 @@ def released(cluster: Cluster, namespace: str, *releases: Release) -> Iterator[N
         raise
     finally:
         for release in releases:
-            release.uninstall()
-        _delete_namespace(cluster, namespace)
-
-
-def _delete_namespace(cluster: Cluster, namespace: str) -> None:
-    cluster.kubectl.run(
-        "delete", "namespace", namespace, "--ignore-not-found", "--timeout=240s", "--wait"
-    )
+            release.helm("uninstall", "--ignore-not-found")
+        cluster.kubectl.run("delete", "namespace", namespace, "--wait=false")
