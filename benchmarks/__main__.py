@@ -6,16 +6,12 @@ Exit code 0 when everything was measured, reached or not; 1 when a bench has no 
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import json
 import os
-import platform
 import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -26,13 +22,14 @@ from benchmarks import (
     forward,
     forward_memory,
     handover,
+    keeping,
     machine,
     requests,
     sidecars,
 )
 from benchmarks.processes import BenchError
 from benchmarks.setting import Outcome, Rivals, Setting
-from benchmarks.table import Row, as_markdown, as_text
+from benchmarks.table import Row, as_text
 from tests.support.binaries import (
     BUILT_VERSION,
     BinaryMissingError,
@@ -52,7 +49,6 @@ BENCHES = {
     "forward-memory": forward_memory.run,
 }
 _MEMORY = Path("/dev/shm")  # noqa: S108 - only for directories with names of their own
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -124,25 +120,13 @@ def _keep(
     facts: dict[str, str],
     found: dict[str, Outcome],
 ) -> None:
-    """Write JSON, and Markdown beside it. A quick or partial run is kept only where asked to."""
+    """Keep the results; those of a quick or partial run only where asked to."""
     path: Path | None = options.json
-    today = dt.datetime.now(dt.UTC).date().isoformat()
     if path is None and not options.quick and not options.only:
-        name = "-".join(part for part in (today, facts["commit"].rstrip("+")) if part)
-        path = RESULTS / f"{name}.json"
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "date": today,
-        "quick": options.quick,
-        "machine": {**facts, "architecture": platform.machine()},
-        "table": [asdict(row) for row in rows],
-        "benches": {name: outcome.data for name, outcome in found.items()},
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    path.with_suffix(".md").write_text(as_markdown(rows, {"date": today, **facts}))
-    print(f"written: {path} and {path.with_suffix('.md').name}", file=sys.stderr)
+        path = keeping.place(facts)
+    if path is not None:
+        benches = {name: outcome.data for name, outcome in found.items()}
+        keeping.keep(path, rows, facts, quick=options.quick, benches=benches)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

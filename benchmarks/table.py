@@ -37,11 +37,11 @@ def as_text(rows: Sequence[Row]) -> str:
     return "\n".join([padded[0], rule, *padded[1:]])
 
 
-def as_markdown(rows: Sequence[Row], facts: Mapping[str, str]) -> str:
-    """Return the table for the README, and below it where and how it was measured."""
+def as_markdown(rows: Sequence[Row], facts: Mapping[str, str], command: str) -> str:
+    """Return the table for the README, and below it where and by which command it was measured."""
     lines = [HEAD, ("---",) * len(HEAD), *(row.cells() for row in rows)]
     table = [
         f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
     ]
     where = "; ".join(f"{name}: {value}" for name, value in facts.items() if value)
-    return "\n".join([*table, "", f"Measured by `make bench`. {where}.", ""])
+    return "\n".join([*table, "", f"Measured by `{command}`. {where}.", ""])

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from benchmarks import keeping, machine
 from benchmarks.crawler import scenarios
 from benchmarks.crawler.scenarios import RATE, TTL, Found, Through
 from benchmarks.table import Row, as_text
-from tests.support.binaries import BinaryMissingError
-from tests.support.etcd_cluster import EtcdCluster
+from tests.support.binaries import BinaryMissingError, etcd_binaries
+from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 
 _HANDOVERS, _KILLS, _FREEZES = 100, 50, 20
 _QUICK = 3
@@ -32,12 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
     rows: list[Row] = []
     try:
+        facts = machine.facts(etcd_binaries(EtcdOptions().version).etcd, None)
         for name in options.only or SCENARIOS:
             rows += SCENARIOS[name](options.quick)
     except BinaryMissingError as missing:
         print(f"benchmarks: no etcd: {missing}", file=sys.stderr)
         return 1
     print(as_text(rows))
+    if not options.quick and not options.only:
+        path = keeping.place(facts, "crawler-faults")
+        keeping.keep(path, rows, facts, command="make crawler-faults")
     return 0 if all(row.reached for row in rows) else 1
 
 
@@ -55,27 +60,33 @@ def _handovers(quick: bool) -> list[Row]:
 
 
 def _kills(quick: bool) -> list[Row]:
-    return _under_load(scenarios.kills, _QUICK if quick else _KILLS, _crash("SIGKILLs"))
+    return _under_load(
+        scenarios.kills, _QUICK if quick else _KILLS, _crash("SIGKILLs", longest_gap=TTL + 1)
+    )
 
 
 def _freezes(quick: bool) -> list[Row]:
+    # Without a bound for the gap: who is connected to what is frozen waits for it, or for itself.
     return _under_load(scenarios.freezes, _QUICK if quick else _FREEZES, _crash("SIGSTOPs"))
 
 
-def _crash(signals: str) -> Callable[[Found, Through], Row]:
+def _crash(signals: str, longest_gap: float | None = None) -> Callable[[Found, Through], Row]:
     def row(found: Found, through: Through) -> Row:
         wrong = {
             what: sum(len(getattr(verdict, what)) for verdict in found.verdicts)
             for what in ("lost", "doubled", "unsettled", "stale")
         }
         counts = ", ".join(f"{number} {name}" for name, number in wrong.items())
+        bounds = [] if longest_gap is None else [f"gap <= {longest_gap:g} s"]
         return Row(
             f"{found.changes} {signals} of leader and sidecar, {RATE:g} requests/s through a "
             f"{through}",
             f"{counts}; {found.failed} of {found.acknowledged + found.failed} failed, "
             f"{len(found.unclear)} unclearly; longest gap {found.longest_gap:.2f} s",
-            at_least=f"nothing lost, doubled, stale or unclear; gap <= {TTL + 1:g} s",
-            reached=found.is_clean and not found.unclear and found.longest_gap <= TTL + 1,
+            at_least="; ".join(["nothing lost, doubled, stale or unclear", *bounds]),
+            reached=found.is_clean
+            and not found.unclear
+            and (longest_gap is None or found.longest_gap <= longest_gap),
         )
 
     return row

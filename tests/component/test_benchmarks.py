@@ -74,9 +74,9 @@ def test_the_table_has_a_line_for_each_row_and_says_no_loudly() -> None:
 
 
 def test_markdown_says_where_it_was_measured() -> None:
-    text = as_markdown([Row("a|b", "1")], {"cores": "2", "go": ""})
+    text = as_markdown([Row("a|b", "1")], {"cores": "2", "go": ""}, "make bench")
     assert r"| a\|b | 1 |" in text
-    assert "cores: 2." in text
+    assert "Measured by `make bench`. cores: 2." in text
     assert "go" not in text
 
 

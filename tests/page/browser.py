@@ -4,6 +4,7 @@ The browser never leaves the loopback: no host name resolves in it, and what it 
 is switched off. What it asked for and what it complained about can be read afterwards.
 """
 
+import base64
 import json
 import shutil
 import urllib.error
@@ -126,6 +127,21 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < height,
         )
+
+    def prefer(self, scheme: str) -> None:
+        """Have the reader prefer light or dark."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.devtools("Emulation.setEmulatedMedia", features=[feature])
+
+    def screenshot(self) -> bytes:
+        """Return what the window shows, as PNG."""
+        return base64.b64decode(self._command("GET", "/screenshot"))
+
+    def spoken(self) -> list[tuple[str, str]]:
+        """Return what a screen reader is told: the role and the name of each part, in order."""
+        nodes = self.devtools("Accessibility.getFullAXTree")["nodes"]
+        parts = [node for node in nodes if not node["ignored"] and "name" in node]
+        return [(node["role"]["value"], str(node["name"].get("value", ""))) for node in parts]
 
     def _start(self) -> None:
         self._driver.start()

@@ -1,5 +1,7 @@
 """The status page in a real browser: what it shows, and what it must never go on showing."""
 
+import re
+
 import pytest
 
 from tests.integration.support import Sidecar, Team
@@ -62,3 +64,73 @@ def test_the_page_asks_its_own_sidecar_only_and_has_nothing_to_complain_of(
     assert browser.complaints() == []
     assert browser.title != ""
     assert browser.run("return document.documentElement.lang") == "en"
+
+
+def test_while_nobody_leads_the_page_shows_nobody(browser: Browser, team: Team) -> None:
+    look(browser, team.members["b"])
+    wait_for_text(browser, "#leader", "a")
+    assert team.command("pause").returncode == 0
+    wait_for_text(browser, "#leader", "Nobody")
+    wait_for_text(browser, "#trouble", "paused")
+    assert browser.run("return document.querySelector('#term').hidden")
+    assert team.command("resume").returncode == 0
+    wait_until(lambda: browser.text("#leader") in {"a", "b", "c"}, "somebody leads", WITHIN)
+    assert browser.text("#trouble") == ""
+
+
+def test_the_terms_are_a_timeline_and_the_changes_a_list(browser: Browser, team: Team) -> None:
+    first = team.members["a"].token or 0
+    look(browser, team.members["c"])
+    wait_for_text(browser, "#leader", "a")
+    assert team.command("handover").returncode == 0
+    leader = team.wait_for_leader(after=first)
+    wait_until(lambda: browser.texts("#timeline span") == ["a", leader.name], "two bars", WITHIN)
+    edges = browser.run(
+        "return [...document.querySelectorAll('#timeline span')]"
+        ".map((bar) => [bar.getBoundingClientRect().left, bar.getBoundingClientRect().width])"
+    )
+    assert edges[0][0] < edges[1][0]
+    assert all(width > 0 for _, width in edges)
+    told = browser.texts("#log li bdi")
+    began = f"{leader.name} leads, token {leader.token}, after "
+    ended = "a leads no more: handover"
+    assert [text for text in told if "leads" in text][-1] == f"a leads, token {first}"
+    assert ended in told
+    assert any(text.startswith(began) for text in told), told
+    team.members[leader.name].child.terminate()
+    wait_for_text(browser, "#log", f"{leader.name} stands no more")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_and_follows_the_readers_colours(
+    browser: Browser, team: Team, scheme: str
+) -> None:
+    browser.prefer(scheme)
+    browser.resize(360, 780)
+    look(browser, team.members["a"])
+    wait_for_text(browser, "#leader", "a")
+    assert browser.run("return document.scrollingElement.scrollWidth <= innerWidth")
+    back, text = browser.run(
+        "const style = getComputedStyle(document.body); return [style.backgroundColor, style.color]"
+    )
+    assert (brightness(back) > brightness(text)) == (scheme == "light")
+
+
+def test_a_screen_reader_is_told_who_leads_and_what_each_part_is(
+    browser: Browser, team: Team
+) -> None:
+    look(browser, team.members["a"])
+    wait_for_text(browser, "#left", "s")
+    told = [(role, name.lower()) for role, name in browser.spoken()]
+    assert ("heading", "who leads") in told
+    assert ("StaticText", "a") in told
+    assert ("meter", "lease left") in told
+    regions = {name for role, name in told if role == "region"}
+    assert {"candidates, in order", "this sidecar", "last terms", "recent events"} <= regions
+    polite = browser.run("return document.querySelector('#leader').getAttribute('aria-live')")
+    assert polite == "polite"
+
+
+def brightness(colour: str) -> int:
+    """Return the sum of a colour's parts, as `rgb(...)` says them."""
+    return sum(int(part) for part in re.findall(r"\d+", colour)[:3])
