@@ -75,8 +75,12 @@ async def promote_own(plan: Plan, name: str, cluster: Cluster, patience: Patienc
         if own is None:
             await patience.wait(f"{name} is not a member yet")
             continue
-        await patience.until(partial(cluster.ask, partial(Admin.promote, member=own.id)))
-        return True
+        try:
+            await cluster.ask(partial(Admin.promote, member=own.id))
+        except CoordinatorError as exc:
+            await patience.wait(str(exc), exc)  # if only the answer was lost, the list tells
+        else:
+            return True
 
 
 async def shrink(
@@ -90,15 +94,19 @@ async def shrink(
     Raises:
         Refused: etcd did not let it within the patience; what was removed stays so.
     """
-    removed = 0
+    asked: set[int] = set()
     while True:
         listed = await patience.until(partial(cluster.ask, Admin.members))
         surplus = next_to_remove(listed.members, plan.stateful_set, replicas)
         if surplus is None:
-            return removed
-        await patience.until(partial(cluster.ask, partial(Admin.remove, member=surplus.id)))
-        say(f"removed {surplus.name or 'a member that never started'} ({surplus.id:x})")
-        removed += 1
+            return len(asked)
+        asked.add(surplus.id)
+        try:
+            await cluster.ask(partial(Admin.remove, member=surplus.id))
+        except CoordinatorError as exc:
+            await patience.wait(str(exc), exc)  # if only the answer was lost, the list tells
+        else:
+            say(f"removed {surplus.name or 'a member that never started'} ({surplus.id:x})")
 
 
 def size_now(api: Api, plan: Plan) -> int | None:

@@ -3,10 +3,11 @@
 import asyncio
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -15,9 +16,9 @@ from sidecar.cluster.membership import Patience, promote_own, shrink
 from sidecar.cluster.own_pod import Pods
 from sidecar.cluster.plan import Plan
 from sidecar.election.ports import SystemClock
-from sidecar.errors import Refused
+from sidecar.errors import Refused, Unavailable
 from sidecar.etcd import wal
-from sidecar.etcd.admin import Admin, MemberList, administering
+from sidecar.etcd.admin import Admin, Cluster, MemberList, administering
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import parse_endpoints
 from tests.cluster.kubernetes_api import KubernetesApi
@@ -26,8 +27,23 @@ from tests.support.procs import LOOPBACK, Child, ReservedPort
 
 pytestmark = pytest.mark.integration
 
+T = TypeVar("T")
+
 PODS = "/api/v1/namespaces/shop/pods/"
 LARGEST = 5
+
+
+class Forgetful(Cluster):
+    """Loses the answer to the first change that it asks for."""
+
+    has_lost = False
+
+    async def ask(self, question: Callable[[Admin], Awaitable[T]], *, within: float = 3.0) -> T:
+        answer = await super().ask(question, within=within)
+        if answer is None and not self.has_lost:
+            self.has_lost = True
+            raise Unavailable("the answer was lost")
+        return answer
 
 
 class Crew:
@@ -147,15 +163,23 @@ class Crew:
                     return found
                 await patience.wait(f"{len(voters)} vote")
 
-    async def promote(self, number: int) -> bool:
-        async with administering(self.plan.endpoints, Credentials()) as cluster:
-            patience = Patience(SystemClock(), 60, self.said.append)
+    async def promote(self, number: int, through: type[Cluster] = Cluster) -> bool:
+        patience = Patience(SystemClock(), 60, self.said.append)
+        cluster = through(self.plan.endpoints, Credentials())
+        try:
             return await promote_own(self.plan_of(number), f"demo-etcd-{number}", cluster, patience)
+        finally:
+            await cluster.close()
 
-    async def shrink(self, size: int, *, within: float = 60.0) -> int:
-        async with administering(self.plan.endpoints, Credentials()) as cluster:
-            patience = Patience(SystemClock(), within, self.said.append)
+    async def shrink(
+        self, size: int, *, within: float = 60.0, through: type[Cluster] = Cluster
+    ) -> int:
+        patience = Patience(SystemClock(), within, self.said.append)
+        cluster = through(self.plan.endpoints, Credentials())
+        try:
             return await shrink(self.plan, size, cluster, patience, self.said.append)
+        finally:
+            await cluster.close()
 
 
 @pytest.fixture
@@ -258,6 +282,16 @@ async def test_etcd_grows_shrinks_and_grows_again(crew: Crew) -> None:
     crew.run(3)
     assert await crew.promote(3)
     await crew.listed(4)
+
+
+async def test_a_change_whose_answer_was_lost_is_not_waited_for(crew: Crew) -> None:
+    await crew.begin()
+    await crew.init(3, replicas=4)
+    crew.run(3)
+    assert not await crew.promote(3, Forgetful)
+    await crew.listed(4)
+    assert await crew.shrink(2, within=30, through=Forgetful) == 2
+    await crew.listed(2)
 
 
 async def test_shrinking_gives_up_without_a_quorum_and_removes_nobody(crew: Crew) -> None:
