@@ -72,6 +72,11 @@ HEALTHY = Description(
     "1 for the word that stands under HEALTH: Healthy, NoLeader, Paused, LabelsDiffer, "
     "StoreUnreachable, Invalid.",
 )
+RESULTS = {
+    "inject": ("injected", "refused", "nothing", "failed"),
+    "evict": ("moved", "not_moved", "nothing", "failed"),
+}
+"""Of admission, by webhook."""
 DESCRIPTIONS = (
     IS_LEADER,
     ELECTIONS,
@@ -94,7 +99,11 @@ class OperatorMetrics(Collector):
         """Register with `registry`; `leads` is asked at each scrape."""
         self._leads = leads
         self._lock = threading.Lock()
-        self._counts: dict[str, dict[tuple[str, ...], float]] = {}
+        # From the start, or the first failure would be no increase.
+        answers = [(webhook, result) for webhook, results in RESULTS.items() for result in results]
+        self._counts: dict[str, dict[tuple[str, ...], float]] = {
+            ADMISSIONS.name: dict.fromkeys(answers, 0.0)
+        }
         self._gaps: dict[tuple[str, str], float] = {}
         self.workers: Callable[[], Collection[ElectionWorker]] = tuple
         self.certificate_until = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.choices import EVERYTHING_WATCHED
+from tests.chart.choices import CHOICES, EVERYTHING_WATCHED
 from tests.support.helm import CHART, one, render
 
 RULES = Path(__file__).with_name("alerts.yaml")
@@ -18,7 +18,7 @@ NAME = re.compile(r"\b(?:leader|etcd)_[a-z_]+\b")
 
 
 def spec() -> Any:
-    return one(render(*EVERYTHING_WATCHED), "PrometheusRule")["spec"]
+    return one(render(*CHOICES["an operator"]), "PrometheusRule")["spec"]
 
 
 def promtool(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -46,7 +46,7 @@ def test_alerts_fire_when_they_shall_and_not_before(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_of_the_election_is_tested() -> None:
+def test_every_alert_is_tested() -> None:
     tested = {
         case["alertname"]
         for group in yaml.safe_load(RULES.read_text())["tests"]
@@ -66,9 +66,10 @@ def served(described: str) -> set[str]:
     return names
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_sidecars_serve() -> None:
-    # A test of its own holds that page to what a sidecar serves.
-    known = served((CHART.parents[1] / "docs" / "metrics.md").read_text())
+def test_alerts_and_dashboard_ask_for_metrics_that_are_served() -> None:
+    # Tests of their own hold these pages to what sidecars and the operator serve.
+    docs = CHART.parents[1] / "docs"
+    known = served("".join((docs / page).read_text() for page in ("metrics.md", "operator.md")))
     dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
     asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
     asked += [rule["expr"] for rule in spec()["groups"][0]["rules"]]

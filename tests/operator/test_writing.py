@@ -210,3 +210,15 @@ def test_paths_are_those_of_the_api() -> None:
     assert election_path("shop", "m", "status") == f"{group}/namespaces/shop/elections/m/status"
     assert election_path("") == f"{group}/elections"
     assert group_path("policy/v1", "shop", "x") == "/apis/policy/v1/namespaces/shop/x"
+
+
+def test_the_first_failure_of_admission_is_an_increase(metrics: OperatorMetrics) -> None:
+    def failed() -> float:
+        (counted,) = (m for m in metrics.collect() if m.name.endswith("admissions"))
+        wanted = {"webhook": "evict", "result": "failed"}
+        (sample,) = (s for s in counted.samples if s.labels == wanted)
+        return float(sample.value)
+
+    assert failed() == 0
+    metrics.admitted("evict", "failed")
+    assert failed() == 1
