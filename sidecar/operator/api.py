@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import quote, urlencode
@@ -30,9 +30,11 @@ _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _JSON_PATCH = "application/json-patch+json"
 _LIMIT = 5.0  # seconds for one request
+_CONNECTIONS = 8  # at once; each costs memory, and 50 Elections start together
 _SHOWN = 300  # characters of what the server says
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json"
-_PAGE = 500
+PAGE = 100
+"""How many objects of a list are asked for at once."""
 
 Document = dict[str, Any]
 Gate = Callable[[], None]
@@ -64,6 +66,7 @@ async def configuration() -> Configuration:
         raise ConfigError([f"there is no way to the API server: {exc}"]) from exc
     # As in `sidecar.kube.credentials`: the authorities of many clusters lack newer extensions.
     found.disable_strict_ssl_verification = True
+    found.connection_pool_maxsize = _CONNECTIONS
     return found
 
 
@@ -113,15 +116,25 @@ class Api:
                 return None
             raise
 
-    async def items(self, path: str, *, selector: str = "") -> list[Document]:
+    async def items(self, path: str) -> list[Document]:
         """Return all objects of a collection, as they are now."""
-        query = {"labelSelector": selector} if selector else {}
-        return await self._pages(path, query, _JSON)
+        return [found async for found in self.each(path)]
+
+    async def each(self, path: str, accept: str = _JSON) -> AsyncIterator[Document]:
+        """Yield all objects of a collection, `PAGE` of them in memory at once."""
+        left = ""
+        while True:
+            asked = {"limit": str(PAGE)} | ({"continue": left} if left else {})
+            page = await self._call("GET", f"{path}?{urlencode(asked)}", accept=accept)
+            for found in page.get("items") or ():
+                yield found
+            left = (page.get("metadata") or {}).get("continue") or ""
+            if not left:
+                return
 
     async def uids(self, path: str) -> set[str]:
         """Return the uids of all objects of a collection as it is now, without the objects."""
-        found = await self._pages(path, {}, _METADATA)
-        return {str(each["metadata"]["uid"]) for each in found}
+        return {str(found["metadata"]["uid"]) async for found in self.each(path, _METADATA)}
 
     async def patch(self, path: str, body: Mapping[str, Any]) -> Document:
         """Apply a merge patch to an object and return what has become of it.
@@ -140,21 +153,6 @@ class Api:
     async def create(self, path: str, body: Mapping[str, Any]) -> Document:
         """Add an object to a collection; raises as `patch`, 409 where it is there already."""
         return await self._call("POST", path, body)
-
-    async def _pages(self, path: str, query: Mapping[str, str], accept: str) -> list[Document]:
-        found: list[Document] = []
-        left = ""
-        while True:
-            asked = {**query, "limit": str(_PAGE)}
-            page = await self._call(
-                "GET",
-                f"{path}?{urlencode(asked | ({'continue': left} if left else {}))}",
-                accept=accept,
-            )
-            found += page.get("items") or ()
-            left = (page.get("metadata") or {}).get("continue") or ""
-            if not left:
-                return found
 
     async def _call(
         self,

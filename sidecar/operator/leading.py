@@ -137,10 +137,10 @@ class Leading:
         while True:
             try:
                 if not self._scope.namespaces:
-                    for node in await api.items("/api/v1/nodes"):
+                    async for node in api.each("/api/v1/nodes"):
                         hub.node_seen(read_node(node))
                 for namespace in self._scope.namespaces or ("",):
-                    for pod in await api.items(core_path(namespace, "pods")):
+                    async for pod in api.each(core_path(namespace, "pods")):
                         hub.pod_seen(read_pod(pod))
             except ApiError as exc:
                 log.warning("pods and nodes cannot be listed error=%s", exc)

@@ -19,6 +19,7 @@ import kopf
 
 from sidecar.errors import SidecarError
 from sidecar.kube.access import CA, DIRECTORY, HOST, PORT, TOKEN, is_inside
+from sidecar.operator.api import PAGE
 from sidecar.operator.facts import read_node, read_pod
 from sidecar.operator.hub import Hub
 from sidecar.operator.names import GROUP, PLURAL, VERSION
@@ -135,7 +136,10 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
-    settings.queueing.idle_timeout = 1
+    settings.watching.chunk_size = PAGE
+    # kopf has a task for each object of late; those of a long list are not all there at once.
+    settings.queueing.worker_limit = 100
+    settings.queueing.idle_timeout = 0.05
     settings.process.ultimate_exiting_timeout = None
     return settings
 
