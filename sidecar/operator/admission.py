@@ -20,13 +20,15 @@ from starlette.routing import Route
 
 from sidecar.core.keys import Layout
 from sidecar.core.queue import QueueReplica
+from sidecar.election.ports import Clock
 from sidecar.errors import ApiError, ConfigError, CoordinatorError, SidecarError
 from sidecar.operator import commanding, eviction, injection
 from sidecar.operator.api import Api, core_path, election_path, group_path
+from sidecar.operator.commanding import Outcome
 from sidecar.operator.eviction import Eviction
 from sidecar.operator.facts import Node, Pod, read_node, read_pod, stands_in
 from sidecar.operator.injection import Defaults
-from sidecar.operator.moves import EVICTION, Scene
+from sidecar.operator.moves import EVICTION, Move, Scene
 from sidecar.operator.names import ELECTION, INJECT
 from sidecar.operator.spec import Election, read_election
 from sidecar.operator.stores import Shared, Stores, credentials
@@ -59,9 +61,10 @@ class Admission:
     """The webhooks.
 
     Args:
-        api: only read from.
+        api: only read from, but for the account of a move.
         stores: connections to etcd.
         defaults: for injected sidecars.
+        clock: tells when a move was.
         meter: counts answers.
         reads_nodes: whether nodes may be read (not in namespaced mode).
     """
@@ -71,6 +74,7 @@ class Admission:
         api: Api,
         stores: Stores,
         defaults: Defaults,
+        clock: Clock,
         meter: AdmissionMeter,
         *,
         reads_nodes: bool,
@@ -78,6 +82,7 @@ class Admission:
         self._api = api
         self._stores = stores
         self._defaults = defaults
+        self._clock = clock
         self._meter = meter
         self._reads_nodes = reads_nodes
 
@@ -169,7 +174,19 @@ class Admission:
         self._meter.moved(election, EVICTION, outcome.result)
         if outcome.result != commanding.DONE:
             log.warning("no handover before eviction pod=%s: %s", pod.name, outcome.message)
-        return "moved" if outcome.result == commanding.DONE else "not_moved"
+            return "not_moved"
+        await self._account_for(election, move, outcome)
+        return "moved"
+
+    async def _account_for(self, election: Election, move: Move, outcome: Outcome) -> None:
+        """Put the move into the status, where the replica that works takes it up."""
+        account = commanding.account(move, outcome, self._clock.wall())
+        try:
+            await self._api.patch(
+                election_path(*election.key, "status"), {"status": {"move": account}}
+            )
+        except ApiError as exc:
+            log.warning("move before eviction not told election=%s error=%s", election.name, exc)
 
     async def _scene(self, election: Election, shared: Shared) -> Scene:
         layout = Layout(election.election)

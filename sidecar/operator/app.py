@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 DONE, LOST = 0, 1
 _LAST_WRITES = 5.0  # seconds for what is under way on a planned end
+_LAST_ASKED = 3.0  # seconds for which the API server may ask who is about to go
 _METHODS = ("GET", "HEAD")
 
 
@@ -135,6 +136,9 @@ class Operator:
                 self._serve_admission(self._settings.webhooks, api, stores, tasks)
             tasks.start(self._lead(), name="operator-lead")
             await self._candidate.run()
+            if self._keeper is not None and self._stopping.is_set():
+                # Leadership is given up, admission is not: the Service leads here for a while yet.
+                await asyncio.sleep(_LAST_ASKED)
         return self._exit_code
 
     def _stop(self, number: signal.Signals) -> None:
@@ -144,6 +148,9 @@ class Operator:
 
     def _leads(self) -> bool:
         return self._feed.value.is_leader(self._clock.now())
+
+    def _holds_evictions(self) -> bool:
+        return self._settings.webhooks is not None and bool(self._settings.webhooks.validating)
 
     # --- leading --------------------------------------------------------------------------
 
@@ -158,7 +165,7 @@ class Operator:
         leading = self._leading = Leading(
             self._configuration,
             gate,
-            Scope(self._settings.namespaces),
+            Scope(self._settings.namespaces, self._holds_evictions()),
             clock=self._clock,
             metrics=self._metrics,
             reporter=self._settings.id,
@@ -202,6 +209,7 @@ class Operator:
             api,
             Stores(self._clock, stores),
             self._settings.defaults,
+            self._clock,
             self._metrics,
             reads_nodes=not self._settings.namespaces,
         )

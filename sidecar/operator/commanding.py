@@ -6,12 +6,15 @@ Requests go through etcd to the leader, as those of the command line; no key is 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sidecar.election.commands import Commands
 from sidecar.election.ports import Coordinator
 from sidecar.errors import CoordinatorError, ElectionError
-from sidecar.operator.moves import Move
+from sidecar.operator.moves import Move, NoMove
+from sidecar.operator.status import stamp
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,18 @@ class Outcome:
 
     result: str
     message: str = ""
+
+
+def account(wanted: Move | NoMove, outcome: Outcome, at: float) -> Mapping[str, Any]:
+    """Return `status.move` for a command that ended at `at`, seconds since 1970; None: no field."""
+    return {
+        "reason": wanted.reason,
+        "token": wanted.token or None,
+        "to": wanted.target.proposal.id if isinstance(wanted, Move) else None,
+        "result": outcome.result,
+        "message": outcome.message or None,
+        "at": stamp(at),
+    }
 
 
 async def carry_out(

@@ -7,9 +7,11 @@ so what is here is compared now and then with the uids that the API server has.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
+from sidecar.election.ports import Clock
 from sidecar.operator.facts import Node, Pod, stands_in
 from sidecar.operator.spec import Election
 
@@ -41,10 +43,17 @@ class Hub:
 
     Args:
         hire: starts a worker for an Election.
+        clock: of this machine.
+        together: seconds without another cordon after which those that came are acted upon.
     """
 
-    def __init__(self, hire: Callable[[Election], Worker]) -> None:
+    def __init__(
+        self, hire: Callable[[Election], Worker], clock: Clock, *, together: float = 0.0
+    ) -> None:
         self._hire = hire
+        self._clock = clock
+        self._together = together
+        self._closed_at = -math.inf
         self._workers: dict[Key, Worker] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
         self.nodes: dict[str, Node] | None = None
@@ -112,8 +121,14 @@ class Hub:
         old = self.nodes.get(node.name)
         self.nodes[node.name] = node
         if old is not None and old.is_closed != node.is_closed:
+            if node.is_closed:
+                self._closed_at = self._clock.now()
             for worker in self._workers.values():
                 worker.wake()
+
+    def closing(self) -> float:
+        """Return for how many seconds further cordons are waited for yet."""
+        return max(0.0, self._closed_at + self._together - self._clock.now())
 
     def node_gone(self, name: str) -> None:
         """A node is gone."""

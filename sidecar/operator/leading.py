@@ -21,6 +21,7 @@ from sidecar.operator.api import Api, core_path, election_path
 from sidecar.operator.facts import read_node, read_pod
 from sidecar.operator.hub import Hub
 from sidecar.operator.metrics import OperatorMetrics
+from sidecar.operator.moves import TOGETHER
 from sidecar.operator.reconciling import ElectionWorker
 from sidecar.operator.spec import Election
 from sidecar.operator.stores import Stores
@@ -57,9 +58,14 @@ class TermGate:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What the operator looks after: these namespaces, or all (and nodes) where there is none."""
+    """What the operator looks after: these namespaces, or all (and nodes) where there is none.
+
+    Attributes:
+        holds_evictions: a webhook does, until the leader has moved.
+    """
 
     namespaces: Sequence[str] = ()
+    holds_evictions: bool = False
 
 
 class Leading:
@@ -100,7 +106,11 @@ class Leading:
             Background() as stores,
             Background() as workers,
         ):
-            hub = Hub(lambda election: self._hire(election, tools, workers))
+            hub = Hub(
+                lambda election: self._hire(election, tools, workers),
+                self._clock,
+                together=TOGETHER if self._scope.holds_evictions else 0.0,
+            )
             if not self._scope.namespaces:
                 hub.nodes = {}
             tools = Tools(
@@ -111,6 +121,7 @@ class Leading:
                 meter=self._metrics,
                 pods=hub.pods_of,
                 nodes=lambda: hub.nodes,
+                closing=hub.closing,
                 keep_pod=hub.pod_seen,
                 lose_pod=hub.pod_gone,
                 reporter=self._reporter,

@@ -28,6 +28,10 @@ SETTLED = 10.0
 BETWEEN = 60.0
 """Seconds between two moves by preference."""
 
+TOGETHER = 0.5
+"""Seconds without another cordon after which the leader moves off a node: a drain of several nodes
+begins with all their cordons, and the eviction of its pod is held until it has moved."""
+
 LOOK_AGAIN = 5.0
 """Seconds until time alone may have made a move due."""
 
@@ -41,6 +45,7 @@ class Scene:
 
     Attributes:
         nodes: by name; None where nodes may not be read (namespaced mode).
+        closing: seconds for which further cordons are waited for yet.
         settled: (key, token) of candidates that have stood for `SETTLED` seconds.
         last: the last move, as in the status.
         last_at: when that was, seconds since 1970, or 0.
@@ -50,6 +55,7 @@ class Scene:
     view: View
     pods: Sequence[Pod]
     nodes: Mapping[str, Node] | None = None
+    closing: float = 0.0
     settled: Collection[tuple[bytes, int]] = ()
     last: Mapping[str, Any] | None = None
     last_at: float = 0.0
@@ -140,10 +146,24 @@ def look_again(scene: Scene) -> float | None:
     election, leader = scene.election, scene.view.leader
     if leader is None:
         return None
-    if election.preferred != Preferred() or election.longest_term is not None:
-        return LOOK_AGAIN
     pod = pods_of([leader], scene.pods).get(leader.key)
-    return LOOK_AGAIN if pod is not None and _is_closed(scene, pod) else None
+    is_closed = pod is not None and _is_closed(scene, pod)
+    if is_closed and scene.closing:
+        return scene.closing
+    is_awaited = election.preferred != Preferred() or election.longest_term is not None
+    return LOOK_AGAIN if is_awaited or is_closed else None
+
+
+def last_of(
+    own: Mapping[str, Any] | None, told: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Return the last move: our own, or the one in the status, if any replica made it later.
+
+    What is done before an eviction is done by whichever replica was asked, and told in the status.
+    """
+    if told is None or told.get("reason") != EVICTION:
+        return own
+    return told if own is None or str(told.get("at", "")) >= str(own.get("at", "")) else own
 
 
 # --- the reasons -----------------------------------------------------------------------------
@@ -174,7 +194,7 @@ def _commanded(scene: Scene, leader: Entry, now: float) -> Wanted:
 def _off_a_closed_node(scene: Scene, leader: Entry, now: float) -> Wanted:
     del now
     pod = pods_of([leader], scene.pods).get(leader.key)
-    if pod is None or not _is_closed(scene, pod):
+    if pod is None or not _is_closed(scene, pod) or scene.closing:
         return None
     found = target(scene)
     if found is None:

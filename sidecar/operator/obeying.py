@@ -12,12 +12,11 @@ from sidecar.election.ports import Coordinator
 from sidecar.errors import ApiError, NotLeader
 from sidecar.operator import commanding, moves
 from sidecar.operator.api import election_path
-from sidecar.operator.commanding import DONE, Outcome, Restraint
+from sidecar.operator.commanding import DONE, Outcome, Restraint, account
 from sidecar.operator.facts import Pod
 from sidecar.operator.moves import Move, NoMove, Scene, Settling
 from sidecar.operator.names import HANDOVER_TO
 from sidecar.operator.spec import Election, is_older
-from sidecar.operator.status import stamp
 from sidecar.operator.tools import Teller, Tools
 from sidecar.operator.view import View
 
@@ -64,6 +63,10 @@ class Orders:
         self._is_busy = False
         self._taken_off = ""
 
+    def note(self, move: Mapping[str, Any] | None) -> None:
+        """Take in the last move as the status tells it."""
+        self.last = moves.last_of(self.last, move)
+
     def begin(
         self, situation: Situation, coordinator: Coordinator, tasks: Background
     ) -> float | None:
@@ -94,6 +97,7 @@ class Orders:
             view,
             situation.pods,
             self._tools.nodes(),
+            self._tools.closing(),
             self.settling.settled(),
             self.last,
             self._moved_at,
@@ -145,7 +149,8 @@ class Orders:
         self._tools.meter.moved(election, wanted.reason, outcome.result)
         if is_done or is_command:
             self._moved_at = self._tools.clock.wall()
-            self.last = _shown(wanted, to, outcome, self._moved_at)
+            told = account(wanted, outcome, self._moved_at)
+            self.last = {name: value for name, value in told.items() if value is not None}
         said = " ".join(filter(None, (f"{wanted.reason}:", to and f"to {to}", outcome.message)))
         await self._told(situation, f"Handover{outcome.result}", said, is_warning=not is_done)
         if is_command:
@@ -173,15 +178,3 @@ class Orders:
         await self._teller.tell_of_command(
             situation.election, what, message, token=token, is_warning=is_warning
         )
-
-
-def _shown(wanted: Move | NoMove, to: str, outcome: Outcome, at: float) -> dict[str, Any]:
-    fields = {
-        "reason": wanted.reason,
-        "token": wanted.token,
-        "to": to,
-        "result": outcome.result,
-        "message": outcome.message,
-        "at": stamp(at),
-    }
-    return {name: value for name, value in fields.items() if value}

@@ -84,6 +84,7 @@ class ElectionWorker:
         is_new = not is_older(election.version, self._written)
         if is_new and replace(election, version="") != replace(mine, version=""):
             self.election = election
+            self._orders.note(election.status.get("move"))
             self.wake()
         return True
 
@@ -246,6 +247,7 @@ class ElectionWorker:
             raise
         self._written = str(document.get("metadata", {}).get("resourceVersion", ""))
         self.election = replace(self.election, status=document.get("status") or {})
+        self._orders.note(self.election.status.get("move"))
         for happening in story.conditions_changed(old, new):
             await self._teller.tell(self.election, happening)
 

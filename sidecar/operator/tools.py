@@ -44,6 +44,7 @@ class Tools:
     Attributes:
         pods: returns the pods of an Election.
         nodes: returns the nodes by name, or None where they may not be read.
+        closing: returns for how many seconds further cordons are waited for yet.
         keep_pod: takes in a pod as a patch has left it; `lose_pod` one that is gone.
         reporter: name of the own pod, for Events.
     """
@@ -55,6 +56,7 @@ class Tools:
     meter: OperatorMeter
     pods: Callable[[Election], list[Pod]]
     nodes: Callable[[], Mapping[str, Node] | None]
+    closing: Callable[[], float]
     keep_pod: Callable[[Pod], None]
     lose_pod: Callable[[tuple[str, str]], None]
     reporter: str

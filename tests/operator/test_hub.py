@@ -7,6 +7,18 @@ from sidecar.operator.spec import Election
 from tests.operator.things import election, following, leading, node, pod
 
 
+class Clock:
+    """Set by hand."""
+
+    seconds = 100.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def wall(self) -> float:
+        return self.seconds
+
+
 class Worker:
     """Notes what it is told."""
 
@@ -35,7 +47,7 @@ def made() -> tuple[Hub, list[Worker]]:
         hired.append(Worker(of))
         return hired[-1]
 
-    hub = Hub(hire)
+    hub = Hub(hire, Clock(), together=0.5)
     hub.election_seen(election())
     return hub, hired
 
@@ -103,6 +115,24 @@ def test_a_cordon_wakes_every_election() -> None:
     assert worker.woken == 1
     hub.node_gone("a")
     assert hub.nodes == {}
+
+
+def test_cordons_are_waited_for_from_the_last_one_on() -> None:
+    clock = Clock()
+    hub = Hub(Worker, clock, together=0.5)
+    for name in ("a", "b"):
+        hub.node_seen(node(name))
+    hub.node_seen(node("c", is_closed=True))  # was closed before we came
+    assert hub.closing() == 0
+    hub.node_seen(node("a", is_closed=True))
+    clock.seconds += 0.25
+    hub.node_seen(node("b", is_closed=True))
+    hub.node_seen(node("a", is_closed=True, zone="1"))
+    assert hub.closing() == 0.5
+    clock.seconds += 0.5
+    assert hub.closing() == 0
+    hub.node_seen(node("b"))
+    assert hub.closing() == 0
 
 
 def test_what_was_deleted_unheard_is_forgotten() -> None:

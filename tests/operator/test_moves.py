@@ -12,6 +12,7 @@ from sidecar.operator.moves import (
     BETWEEN,
     COMMAND,
     CORDON,
+    EVICTION,
     LONGEST_TERM,
     PREFERRED,
     SETTLED,
@@ -20,6 +21,7 @@ from sidecar.operator.moves import (
     Scene,
     Settling,
     is_open,
+    last_of,
     look_again,
     wanted_move,
 )
@@ -39,7 +41,9 @@ def scene(seen: View | None = None, **said: Any) -> Scene:
     """Three candidates, each on a node of its own, all settled; `said` goes into the Election."""
     seen = seen or queue("m-0", "m-1", "m-2", history=(term(10, "m-0"),))
     changes: dict[str, Any] = {
-        name: said.pop(name) for name in ("nodes", "pods", "last", "last_at") if name in said
+        name: said.pop(name)
+        for name in ("nodes", "closing", "pods", "last", "last_at")
+        if name in said
     }
     settled = frozenset((e.key, e.token) for e in seen.entries)
     settled = said.pop("settled", settled)
@@ -122,6 +126,15 @@ def test_in_a_pause_and_without_an_answer_nobody_moves() -> None:
     assert wanted_move(scene(View(), nodes=cordoned("node-a")), NOW) is None
 
 
+def test_further_cordons_are_waited_for_where_evictions_are_held() -> None:
+    waiting = scene(nodes=cordoned("node-a"), closing=0.3)
+    assert wanted_move(waiting, NOW) is None
+    assert look_again(waiting) == 0.3
+    assert look_again(scene(nodes=cordoned("node-b"), closing=0.3)) is None
+    commanded = scene(nodes=cordoned("node-a"), closing=0.3, annotations={TO: "m-2"})
+    assert moved_to(wanted_move(commanded, NOW)) == "m-2"
+
+
 # Commands
 
 TO = "leader-sidecar.io/handover-to"
@@ -191,6 +204,18 @@ def test_who_was_commanded_to_lead_stays_in_spite_of_preference() -> None:
     assert wanted_move(scene(seen, preferred={"candidate": "m-2"}), NOW) is None
     ours = {"reason": CORDON, "result": "Done", "to": "m-0"}
     assert moved_to(wanted_move(scene(seen, preferred={"candidate": "m-2"}, last=ours), NOW))
+
+
+def test_a_move_before_an_eviction_is_known_from_the_status_and_ends_no_preference() -> None:
+    own = {"reason": CORDON, "result": "Done", "to": "m-1", "at": "2026-11-21T04:50:11Z"}
+    evicted = {"reason": EVICTION, "result": "Done", "to": "m-0", "at": "2026-11-21T04:50:11Z"}
+    assert last_of(own, evicted) == evicted
+    assert last_of(None, evicted) == evicted
+    assert last_of(own, {**evicted, "at": "2026-11-21T04:50:10Z"}) == own
+    assert last_of(own, {**own, "at": "2026-11-21T04:50:12Z"}) == own
+    assert last_of(own, None) == own
+    seen = queue("m-0", "m-1", "m-2", has_pin=True)
+    assert moved_to(wanted_move(scene(seen, preferred={"candidate": "m-2"}, last=evicted), NOW))
 
 
 def test_a_term_that_has_lasted_long_enough_ends() -> None:

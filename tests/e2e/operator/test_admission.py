@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,10 +145,23 @@ def test_a_leader_has_handed_over_when_its_eviction_is_answered(
     assert evict(two, "m-0") == 201
     assert not two.team.members["m-0"].leadership.is_leader()
     two.team.members["m-1"].wait_for("leader")
+    move = two.status["move"]
+    assert (move["reason"], move["to"], move["result"]) == ("Eviction", "m-1", "Done")
     admissions = "leader_sidecar_operator_admissions_total"
     assert replica.metric(admissions, webhook="evict", result="moved") == 1
     assert replica.metric(admissions, webhook="evict", result="nothing") == 1
     assert replica.metric(admissions, webhook="evict", result="failed") == 0
+
+
+def test_the_move_before_an_eviction_stays_in_the_status(two: Shop) -> None:
+    assert evict(two, "m-0", dry_run=True) == 201
+    assert "move" not in two.status
+    assert evict(two, "m-0") == 201
+    two.wait_for_leader("m-1")
+    before = two.status["move"]
+    two.team.command("handover", "--to", "m-0")
+    two.wait_for_leader("m-0")  # written by the replica that works, and not by the one asked
+    assert two.status["move"] == before
 
 
 def test_a_follower_is_evicted_without_a_word(two: Shop, replica: Replica) -> None:
@@ -183,6 +197,16 @@ def test_an_eviction_is_not_held_when_the_leader_does_not_answer(
     assert evict(two, "m-0") == 201
     two.team.members["m-0"].child.resume()
     assert replica.metric("leader_sidecar_operator_admissions_total", result="not_moved") == 1
+
+
+def test_a_replica_that_is_told_to_stop_answers_while_the_service_leads_to_it(
+    two: Shop, replica: Replica
+) -> None:
+    replica.child.signal(signal.SIGTERM)
+    replica.child.wait_for_line("stopping signal=SIGTERM", stream="err")
+    assert evict(two, "m-0") == 201
+    assert not two.team.members["m-0"].leadership.is_leader()
+    assert replica.child.wait() == 0
 
 
 def test_in_cluster_mode_the_chart_gives_all_rights_that_are_needed(shop: Shop, other: str) -> None:
