@@ -227,3 +227,24 @@ def test_in_cluster_mode_the_chart_gives_all_rights_that_are_needed(shop: Shop, 
         assert "orbidden" not in replica.child.text("err")
     finally:
         leave(shop.server)
+
+
+def test_a_drain_of_several_nodes_changes_the_leader_once(shop: Shop) -> None:
+    nodes = [f"{shop.namespace[-20:].strip('-')}-{n}" for n in range(8)]
+    names = [f"m-{n}" for n in range(8)]
+    try:
+        deploy(shop, "operator.scope=cluster")
+        for name, node in zip(names, nodes, strict=True):
+            shop.node(node)
+            shop.pod(name, node=node)
+        shop.make()
+        shop.candidates(*names)
+        shop.until(lambda: shop.role("m-0") == "leader", "labelled")
+        # All are cordoned first, one after the other, and then emptied in the same order.
+        options = ("--force", "--ignore-daemonsets", "--grace-period=0")
+        done = shop.server.kubectl("drain", *nodes[:-1], *options)
+        assert done.returncode == 0, done.stderr
+        shop.wait_for_leader(names[-1])
+        assert shop.status["transitions"] == 2
+    finally:
+        leave(shop.server)
