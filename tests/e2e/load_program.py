@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PORT = 8000
 PATIENCE = 15.0  # seconds; longer than a connection may wait for a leader
+_OWN = ("lock", "last_answer")  # told to nobody
 
 
 class Count:
@@ -27,6 +28,7 @@ class Count:
         self.slowest = 0.0  # seconds
         self.served_by: dict[str, int] = {}
         self.last_answer = time.monotonic()
+        self.answered_at = 0.0  # wall clock of the last good answer
 
     def note(self, began: float, problem: str | None, served_by: str) -> None:
         now = time.monotonic()
@@ -39,11 +41,12 @@ class Count:
             self.answered += 1
             self.longest_gap = max(self.longest_gap, now - self.last_answer)
             self.last_answer = now
+            self.answered_at = time.time()
             self.served_by[served_by] = self.served_by.get(served_by, 0) + 1
 
     def told(self) -> bytes:
         with self.lock:
-            shown = {name: value for name, value in vars(self).items() if name != "lock"}
+            shown = {name: value for name, value in vars(self).items() if name not in _OWN}
             shown["failed"] = [*self.failed[:20]]
             shown["failures"] = len(self.failed)
             shown["longest_gap"] = max(self.longest_gap, time.monotonic() - self.last_answer)

@@ -19,7 +19,7 @@ class Member:
 def members(release: Release) -> list[Member]:
     """Return the members that answer."""
     pod = f"{release.name}-etcd-0"
-    told = _etcdctl(release, pod, "endpoint", "status", "--cluster", "--write-out=json")
+    told = etcdctl(release, pod, "endpoint", "status", "--cluster", "--write-out=json")
     return [_member(status) for status in json.loads(told)]
 
 
@@ -30,7 +30,7 @@ def have_etcd_led_on(release: Release, node: str, *, wanted: bool) -> None:
     if (release.node_of(leading.pod) == node) == wanted:
         return
     to = next(member for member in there if (release.node_of(member.pod) == node) == wanted)
-    _etcdctl(release, leading.pod, f"--endpoints={leading.endpoint}", "move-leader", f"{to.id:x}")
+    etcdctl(release, leading.pod, f"--endpoints={leading.endpoint}", "move-leader", f"{to.id:x}")
 
 
 def _member(told: dict[str, dict[str, object]]) -> Member:
@@ -42,5 +42,6 @@ def _member(told: dict[str, dict[str, object]]) -> Member:
     return Member(pod, id_, endpoint, int(str(status["leader"])) == id_)
 
 
-def _etcdctl(release: Release, pod: str, *arguments: str) -> str:
+def etcdctl(release: Release, pod: str, *arguments: str) -> str:
+    """Run etcdctl in a pod of its etcd and return what it printed."""
     return release.kubectl.run("exec", pod, "-c", "etcd", "--", "etcdctl", *arguments)

@@ -76,6 +76,11 @@ class Release:
         self.kubectl: Kubectl = self.cluster.kubectl.within(self.namespace)
 
     @property
+    def election(self) -> str:
+        """The name of its election."""
+        return f"/leader-sidecar/{self.namespace}/{self.name}"
+
+    @property
     def image(self) -> str:
         """The image of the sidecar, which holds a Python too."""
         image = yaml.safe_load(self.cluster.values.read_text())["image"]
@@ -170,12 +175,20 @@ class Release:
         before = self.settled()
         if before.pod == to:
             return before
-        election = f"/leader-sidecar/{self.namespace}/{self.name}"
-        endpoints = f"http://{self.name}-etcd.{self.namespace}.svc:2379"
-        which = ("--election", election, "--endpoints", endpoints)
-        program = ("leader-sidecar", "handover", "--to", to, *which)
-        self.kubectl.run("exec", before.pod, "-c", SIDECAR, "--", *program)
+        self.command("handover", "--to", to)
         return self.settled()
+
+    def command(self, *words: str) -> str:
+        """Give the election a command, as the notes of the chart tell; return what was printed.
+
+        Raises:
+            RuntimeError: it failed; with the end of what it said.
+        """
+        kind = self.values.get("master", {}).get("kind", "Deployment").lower()
+        where = ("exec", f"{kind}/{self.name}", "-c", SIDECAR, "--")
+        endpoints = f"http://{self.name}-etcd.{self.namespace}.svc:2379"
+        which = ("--election", self.election, "--endpoints", endpoints)
+        return self.kubectl.run(*where, "leader-sidecar", *words, *which)
 
     def lead_on_worker(self) -> Leader:
         """Have a pod lead that is on a node which a test may take away; return the leader."""
