@@ -105,6 +105,10 @@ proto: $(STAMP) ## the generated messages (*_pb2.py) from the .proto files
 bench: $(STAMP) ## the measured figures of the README, as a table and as JSON
 	$(PY) -m benchmarks
 
+.PHONY: bench-kubernetes
+bench-kubernetes: e2e-images ## how soon Kubernetes knows of a new leader, on the kind cluster (root, podman; KEEP=1 leaves it)
+	$(PY) -m benchmarks.kubernetes $(ARGS)
+
 .PHONY: crawler-faults
 crawler-faults: $(STAMP) ## the example under load while leaders hand over, are killed and frozen (ARGS=--quick)
 	$(PY) -m tests.support.binaries

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import figures, footprint, handover, machine, processes, requests
+from benchmarks import figures, footprint, handover, kubernetes, machine, processes, requests
 from benchmarks.processes import BenchError, Speaker, first_event
 from benchmarks.table import HEAD, Row, as_markdown, as_text
 from benchmarks.usage import load, memory, processor
@@ -78,6 +78,13 @@ def test_markdown_says_where_it_was_measured() -> None:
     assert r"| a\|b | 1 |" in text
     assert "Measured by `make bench`. cores: 2." in text
     assert "go" not in text
+
+
+def test_a_new_leader_of_which_kubernetes_knows_late_is_not_reached() -> None:
+    slow, quick = {"labelled": 0.06, "answered": 1.2}, {"labelled": 0.02, "answered": 0.4}
+    label, service = kubernetes.rows_of([slow, quick, slow])
+    assert (label.reached, service.reached) == (False, True)
+    assert label.ours == "60 / 60 / 60 ms"
 
 
 def test_a_slower_handover_than_the_peers_is_not_reached() -> None:
