@@ -15,6 +15,9 @@ from tests.support.helm import CHART, one, render
 
 RULES = Path(__file__).with_name("alerts.yaml")
 NAME = re.compile(r"\b(?:leader|etcd)_[a-z_]+\b")
+# Tests of their own hold these pages to what sidecars and the operator serve.
+METRICS = CHART.parents[1] / "docs" / "metrics.md"
+OPERATOR = METRICS.with_name("operator.md")
 
 
 def spec() -> Any:
@@ -66,16 +69,40 @@ def served(described: str) -> set[str]:
     return names
 
 
-def test_alerts_and_dashboard_ask_for_metrics_that_are_served() -> None:
-    # Tests of their own hold these pages to what sidecars and the operator serve.
-    docs = CHART.parents[1] / "docs"
-    known = served("".join((docs / page).read_text() for page in ("metrics.md", "operator.md")))
+def shown() -> list[str]:
+    """What the dashboard asks for."""
     dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
-    asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
-    asked += [rule["expr"] for rule in spec()["groups"][0]["rules"]]
+    return [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+
+
+def test_alerts_and_dashboard_ask_for_metrics_that_are_served() -> None:
+    known = served(METRICS.read_text() + OPERATOR.read_text())
+    asked = [*shown(), *(rule["expr"] for rule in spec()["groups"][0]["rules"])]
     names = {name for text in asked for name in NAME.findall(text) if name.startswith("leader_")}
     assert len(names) > 5
     assert names <= known
+
+
+def labels_of_metrics() -> dict[str, set[str]]:
+    """The labels of each metric, as our documentation describes them."""
+    rows = re.findall(r"^\| `([a-z_]+)` \| \w+ \| (.*?) \|", METRICS.read_text(), re.MULTILINE)
+    return {name: set(re.findall("[a-z]+", listed)) for name, listed in rows}
+
+
+def test_the_dashboard_shows_all_that_the_forwarder_counts() -> None:
+    counted = {name for name in labels_of_metrics() if name.startswith("leader_election_forward_")}
+    assert len(counted) > 5
+    asked = "\n".join(shown())
+    assert [name for name in counted if name not in asked] == []
+
+
+def test_the_dashboard_groups_by_labels_that_its_metrics_have() -> None:
+    labels = labels_of_metrics()
+    for query in shown():
+        (metric,) = NAME.findall(query)
+        known = labels[metric.removesuffix("_bucket")] | {"pod", "le"}
+        for grouped in re.findall(r"\bby \(([a-z, ]+)\)", query):
+            assert set(grouped.split(", ")) <= known, query
 
 
 def test_the_dashboard_is_in_its_config_map() -> None:
