@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.support.cluster import Cluster, cluster
 from tests.e2e.support.collecting import collect
-from tests.e2e.support.engine import UnfitMachineError
+from tests.e2e.support.engine import NAME, UnfitMachineError
 from tests.e2e.support.release import Release, released
 
 VALUES = Path(__file__).with_name("values.yaml")
@@ -36,7 +36,8 @@ def kind_cluster() -> Iterator[Cluster]:
 def release(request: pytest.FixtureRequest, kind_cluster: Cluster) -> Iterator[Release]:
     """Return the release of a module, with the values that the module's `VALUES` says."""
     module = request.module.__name__.rpartition(".")[2]
-    namespace = re.sub(r"[^a-z0-9]+", "-", module.removeprefix("test_"))
+    # On somebody else's cluster a shorter name may be taken, and what has it is deleted first.
+    namespace = re.sub(r"[^a-z0-9]+", "-", f"{NAME}-{module.removeprefix('test_')}")
     made = Release(kind_cluster, namespace, values=dict(getattr(request.module, "VALUES", {})))
     with released(kind_cluster, namespace, made):
         yield made

@@ -54,7 +54,10 @@ def running(
         "metadata": {"name": name},
         "data": {source.name: source.read_text()},
     }
-    kubectl.apply(program, _pod(name, image, [source.name, *arguments], account))
+    pod = _pod(name, image, [source.name, *arguments], account)
+    if kubectl.exists("nodes", "-l", _CONTROL_PLANE):  # that of a hosted cluster is not shown
+        pod["spec"]["nodeSelector"] = {_CONTROL_PLANE: ""}  # no test drains or stops it
+    kubectl.apply(program, pod)
     try:
         kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
         yield Running(kubectl, name)
@@ -72,8 +75,6 @@ def _pod(name: str, image: str, command: list[str], account: str | None) -> Obje
             "automountServiceAccountToken": account is not None,
             "serviceAccountName": account or "default",
             "terminationGracePeriodSeconds": 1,
-            # No test drains or stops this node.
-            "nodeSelector": {_CONTROL_PLANE: ""},
             "tolerations": [{"key": _CONTROL_PLANE, "operator": "Exists"}],
             "securityContext": {
                 "runAsNonRoot": True,

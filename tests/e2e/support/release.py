@@ -83,8 +83,13 @@ class Release:
     @property
     def image(self) -> str:
         """The image of the sidecar, which holds a Python too."""
-        image = yaml.safe_load(self.cluster.values.read_text())["image"]
-        return f"{image['repository']}:{image['tag']}"
+        (image,) = {
+            container["image"]
+            for pod in self.pods()
+            for container in pod["spec"]["initContainers"]
+            if container["name"] == SIDECAR
+        }
+        return str(image)
 
     def helm(self, command: str, *arguments: str) -> str:
         """Run Helm for this release, with its values where the command takes some.
