@@ -18,7 +18,7 @@ from tests.support.helm import CHART
 from tests.support.procs import inherited_environment, wait_until
 
 STATUS = 4040
-"""Where the sidecars answer."""
+"""Where the sidecars answer, unless the values say otherwise."""
 SIDECAR = "leader-sidecar"
 """The sidecar's container."""
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -128,7 +128,8 @@ class Release:
     def ask(self, pod: str, path: str) -> Any:
         """Return what a sidecar answers, or None when it does not."""
         try:
-            return json.loads(self.kubectl.ask_pod(pod, STATUS, path))
+            port = self.values.get("sidecar", {}).get("statusPort", STATUS)
+            return json.loads(self.kubectl.ask_pod(pod, port, path))
         except (RuntimeError, ValueError):
             return None
 
@@ -246,6 +247,8 @@ class Release:
         )
 
     def _labels_say(self, leader: Leader) -> bool:
+        if not self.values.get("kube", {}).get("labels", True):
+            return True
         roles = {
             pod["metadata"]["name"]: pod["metadata"]["labels"].get(_ROLE) for pod in self.pods()
         }
