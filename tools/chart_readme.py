@@ -41,6 +41,10 @@ Helm 3 or 4, Kubernetes 1.29 or newer. `helm test demo` looks whether exactly on
   as a learner, and votes once it has caught up.
 - **A member of etcd whose volume was lost** does not start by itself: an Event says what to do. With
   `etcd.autoReplaceMember` it is replaced while a quorum answers.
+- **An upgrade may change every value** but what is decided by the install: `nameOverride`,
+  `fullnameOverride`, `tls.mode`, `users.mode`, `master.volumeClaimTemplates` and, of `etcd.persistence`,
+  `enabled`, `size` and `storageClassName`. Another `sidecar.election` is a new election; another
+  `master.kind` replaces all pods at once.
 - **`helm uninstall`** leaves etcd's volumes (`etcd.persistence.whenDeleted`) and, with `tls.keep`, the
   Secrets.
 
