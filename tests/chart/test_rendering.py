@@ -209,3 +209,18 @@ def test_the_grace_period_is_the_sum_of_what_has_to_happen() -> None:
     assert grace(longer) == 2 + 7 + 3 + 5
     assert grace("{forwarder: {enabled: false}}") == 0 + 0 + 20 + 5
     assert grace("{master: {terminationGracePeriodSeconds: 90}}") == 90
+
+
+def test_the_program_is_told_to_end_a_moment_after_the_sidecar() -> None:
+    def lifecycle(*choices: str) -> Any:
+        spec = pod_of(one(render(*choices), "Deployment"))
+        assert spec is not None
+        (program,) = spec["containers"]
+        return program.get("lifecycle")
+
+    assert lifecycle() == {"preStop": {"sleep": {"seconds": 1}}}
+    assert lifecycle("master.stopDelaySeconds=0") is None
+    # Where Kubernetes does not know it, a hook without an action would be refused.
+    old = run_helm("template", "demo", str(CHART), "--kube-version", "1.29")
+    assert old.returncode == 0, old.stderr
+    assert "sleep:" not in old.stdout

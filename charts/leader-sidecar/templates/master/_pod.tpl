@@ -189,6 +189,12 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- end }}
+      {{- if and .Values.master.stopDelaySeconds (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) }}
+      lifecycle:
+        # A pod's containers are told to end all at once; the sidecar needs a moment to step down.
+        preStop:
+          sleep: {seconds: {{ .Values.master.stopDelaySeconds }}}
+      {{- end }}
       resources:
         {{- toYaml .Values.master.resources | nindent 8 }}
       securityContext:
