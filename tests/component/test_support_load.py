@@ -6,6 +6,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,7 +15,9 @@ from tests.support.procs import LOOPBACK, free_port
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Answers with the status that the path says; /cut hangs up."""
+    """Answers with the status that the path says; /cut hangs up. Takes a POST at the second try."""
+
+    sent: ClassVar[list[Any]] = []
 
     def do_GET(self) -> None:
         if self.path == "/cut":
@@ -24,12 +27,19 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    def do_POST(self) -> None:
+        self.sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(503 if len(self.sent) == 1 else 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
+    Answer.sent.clear()
     with ThreadingHTTPServer((LOOPBACK, 0), Answer) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://{LOOPBACK}:{server.server_port}"
@@ -49,6 +59,16 @@ def test_answers_and_failures_of_every_kind_are_told_apart(url: str) -> None:
         "RemoteDisconnected",
         "ConnectionRefusedError",
     ]
+
+
+def test_what_was_not_acknowledged_is_asked_for_again_as_the_same_request(url: str) -> None:
+    count = load_program.Count()
+    load_program.add(urllib.parse.urlsplit(url), count, "demo-1")
+    told = json.loads(count.told())
+    assert (told["failures"], told["acknowledged"]) == (1, ["demo-1"])
+    first, second = Answer.sent
+    assert first == second
+    assert first["request_id"] == "demo-1"
 
 
 def test_a_gap_counts_before_it_has_ended() -> None:

@@ -58,16 +58,8 @@ def test_the_leader_is_seen_through_a_forwarded_port(release: Release) -> None:
 def test_uninstalling_leaves_nothing_but_the_volumes_of_etcd(release: Release) -> None:
     release.settled()
     release.uninstall()
-    kinds = release.kubectl.run("api-resources", "--verbs=list", "--namespaced", "-o", "name")
-    every = ",".join(set(kinds.split()) - {"events", "events.events.k8s.io"})
-
-    def left() -> list[str]:
-        listed = release.kubectl.run("get", every, "-o", "name", "--ignore-not-found")
-        given = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-        return sorted(set(listed.split()) - given)
-
-    claims = [f"persistentvolumeclaim/data-demo-etcd-{number}" for number in range(3)]
-    wait_until(lambda: left() == claims, f"only {claims} are left", 120)
+    kept = [f"persistentvolumeclaim/data-demo-etcd-{number}" for number in range(3)]
+    wait_until(lambda: release.kubectl.everything() == kept, f"only {kept} are left", 120)
 
 
 def _forwarded_port(forwarding: Child) -> int:

@@ -12,6 +12,8 @@ from tests.e2e.support.engine import run
 from tests.support.procs import Child, inherited_environment
 
 _TIMEOUT = 600.0  # seconds
+_EVENTS = {"events", "events.events.k8s.io"}
+_IN_EVERY_NAMESPACE = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 
 Object = dict[str, Any]
 
@@ -56,6 +58,13 @@ class Kubectl:
     def exists(self, *arguments: str) -> bool:
         """Return whether there is something that `kubectl get` finds."""
         return bool(self.run("get", *arguments, "--ignore-not-found", "-o", "name").strip())
+
+    def everything(self) -> list[str]:
+        """Return the names of all that is in the namespace, but Events and what each one has."""
+        kinds = self.run("api-resources", "--verbs=list", "--namespaced", "-o", "name")
+        every = ",".join(set(kinds.split()) - _EVENTS)
+        listed = self.run("get", every, "-o", "name", "--ignore-not-found")
+        return sorted(set(listed.split()) - _IN_EVERY_NAMESPACE)
 
     def ask_pod(self, pod: str, port: int, path: str) -> str:
         """Return what a pod answers over HTTP, through the API server.

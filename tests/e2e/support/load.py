@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.support.kubectl import Kubectl
@@ -21,6 +21,7 @@ class Tally:
         longest_gap: seconds without a good answer.
         answered_at: wall clock of the last good answer, seconds since 1970.
         served_by: good answers by the Master that gave them.
+        acknowledged: the names of the resources that were added.
     """
 
     sent: int
@@ -31,6 +32,7 @@ class Tally:
     slowest: float
     answered_at: float
     served_by: dict[str, int]
+    acknowledged: list[str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,21 @@ class Load:
 
 @contextmanager
 def load(
-    kubectl: Kubectl, image: str, url: str, per_second: int = 40, name: str = "load"
+    kubectl: Kubectl,
+    image: str,
+    url: str,
+    per_second: int = 40,
+    *,
+    name: str = "load",
+    adds: str = "",
 ) -> Iterator[Load]:
-    """Ask a URL from a pod of this name until the end."""
-    with running(kubectl, image, _PROGRAM, url, str(per_second), name=name) as program:
+    """Ask a URL from a pod of this name until the end.
+
+    Args:
+        adds: add resources there instead, whose names begin with this; each until it is there.
+    """
+    words = (url, str(per_second), adds)
+    with running(kubectl, image, _PROGRAM, *words, name=name) as program:
         under_way = Load(program)
         under_way.goes_on(20)
         yield under_way

@@ -63,7 +63,7 @@ def term(release: Release, token: int) -> Term:
 
 def _read(release: Release, prefix: str, at: int) -> tuple[int, list[Stored]]:
     which = ("get", "--prefix", prefix, f"--rev={at}", "--write-out=json")
-    told = json.loads(etcdctl(release, f"{release.name}-etcd-0", *which))
+    told = json.loads(etcdctl(release, *which))
     found = [
         Stored(
             base64.b64decode(kv["key"]),

@@ -91,6 +91,12 @@ class Release:
         }
         return str(image)
 
+    @property
+    def endpoints(self) -> str:
+        """Where its etcd answers."""
+        scheme = "https" if "tls" in self.values else "http"
+        return f"{scheme}://{self.name}-etcd.{self.namespace}.svc:2379"
+
     def helm(self, command: str, *arguments: str) -> str:
         """Run Helm for this release, with its values where the command takes some.
 
@@ -124,6 +130,11 @@ class Release:
     def selector(self, component: str = "master") -> str:
         """Return what its pods of a component have in common."""
         return f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
+
+    def secrets(self) -> dict[str, dict[str, str]]:
+        """Return the bytes of its Secrets, in base64."""
+        found = self.kubectl.get("secrets", "-l", f"app.kubernetes.io/instance={self.name}")
+        return {secret["metadata"]["name"]: secret["data"] for secret in found["items"]}
 
     def ask(self, pod: str, path: str) -> Any:
         """Return what a sidecar answers, or None when it does not."""
@@ -192,8 +203,7 @@ class Release:
         """
         kind = self.values.get("master", {}).get("kind", "Deployment").lower()
         where = ("exec", f"{kind}/{self.name}", "-c", SIDECAR, "--")
-        endpoints = f"http://{self.name}-etcd.{self.namespace}.svc:2379"
-        which = ("--election", self.election, "--endpoints", endpoints)
+        which = ("--election", self.election, "--endpoints", self.endpoints)
         return self.kubectl.run(*where, "leader-sidecar", *words, *which)
 
     def lead_on_worker(self) -> Leader:

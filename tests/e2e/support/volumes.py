@@ -3,11 +3,17 @@
 from pathlib import PurePosixPath
 
 from tests.e2e.support.cluster import Cluster
-from tests.e2e.support.kubectl import Object
+from tests.e2e.support.kubectl import Kubectl, Object
 
 STORAGE_CLASS = "leader-sidecar-e2e"
 _PER_NODE = 4
 _FOLDER = PurePosixPath("/var/local/leader-sidecar-e2e")
+
+
+def claims(kubectl: Kubectl) -> dict[str, str]:
+    """Return the volume of each claim of a namespace."""
+    found = kubectl.get("persistentvolumeclaims")["items"]
+    return {claim["metadata"]["name"]: claim["spec"].get("volumeName", "") for claim in found}
 
 
 def provide_volumes(cluster: Cluster) -> None:
