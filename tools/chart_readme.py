@@ -37,8 +37,8 @@ Helm 3 or 4, Kubernetes 1.29 or newer. `helm test demo` looks whether exactly on
   (`master.rollout.strategy: OnDelete`); with `RollingUpdate` Kubernetes replaces the highest ordinal
   first, which is one to three changes.
 - **etcd is scaled by `etcd.replicas`**, never by `kubectl scale`. Down: a hook takes members out of the
-  cluster before their pods go, and the upgrade is not begun when that fails. Up: a new member joins
-  as a learner, and votes once it has caught up.
+  cluster, one at a time, each with its pod, and the upgrade is not begun when that fails; what was
+  taken out stays so. Up: a new member joins as a learner, and votes once it has caught up.
 - **A member of etcd whose volume was lost** does not start by itself: an Event says what to do. With
   `etcd.autoReplaceMember` it is replaced while a quorum answers.
 - **An upgrade may change every value** but what is decided by the install: `nameOverride`,

@@ -145,21 +145,26 @@ def keep_command(plan_file: Path, within: str, name: str, **files: str) -> int:
 @_cluster_options("4m")
 @click.option("--replicas", type=click.IntRange(1), required=True, help="How many shall be left.")
 def scale_down_command(plan_file: Path, within: str, replicas: int, **files: str) -> int:
-    """Remove the members of the highest ordinals, one at a time, before their pods go.
+    """Remove the members of the highest ordinals, one at a time, each with its pod.
 
     The chart runs it before an upgrade, which stops when this fails.
     """
     from sidecar.cluster.api import Api  # noqa: PLC0415
-    from sidecar.cluster.membership import shrink, size_now  # noqa: PLC0415
+    from sidecar.cluster.membership import shrink  # noqa: PLC0415
     from sidecar.cluster.plan import Plan  # noqa: PLC0415
+    from sidecar.cluster.replicas import Replicas  # noqa: PLC0415
 
-    now = size_now(Api.in_cluster(), Plan.read(plan_file))
+    pods = Replicas(Api.in_cluster(), Plan.read(plan_file))
+    now = pods.now()
     if now is None or now <= replicas:
         click.echo(f"nothing to remove: {now or 'no'} members there are, {replicas} shall be left")
         return 0
 
     async def scale_down(plan: Plan, cluster: Cluster, _: Credentials) -> int:
-        return await shrink(plan, replicas, cluster, _patience(within), click.echo)
+        patience = _patience(within)
+        return await shrink(
+            plan, replicas, cluster=cluster, replicas=pods, patience=patience, say=click.echo
+        )
 
     removed = _with_cluster(plan_file, files, scale_down)
     click.echo(f"removed {removed} member(s)")

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
-from sidecar.cluster.api import Api
+from sidecar.cluster.api import ApiError
 from sidecar.cluster.plan import Plan
+from sidecar.cluster.replicas import Replicas
 from sidecar.cluster.sizing import next_to_remove, own_learner
 from sidecar.election.ports import Clock
 from sidecar.errors import CoordinatorError, Refused
@@ -84,37 +85,50 @@ async def promote_own(plan: Plan, name: str, cluster: Cluster, patience: Patienc
 
 
 async def shrink(
-    plan: Plan, replicas: int, cluster: Cluster, patience: Patience, say: Callable[[str], None]
+    plan: Plan,
+    to: int,
+    *,
+    cluster: Cluster,
+    replicas: Replicas,
+    patience: Patience,
+    say: Callable[[str], None],
 ) -> int:
-    """Remove all members of ordinals from `replicas` on, the highest first; return how many.
+    """Remove all members of ordinals from `to` on, the highest first, each with its pod.
 
     After each removal the next waits until a quorum answers, so that one failure is survived at
     any time.
 
+    Returns:
+        How many were removed.
+
     Raises:
-        Refused: etcd did not let it within the patience; what was removed stays so.
+        Refused: etcd or Kubernetes did not let it within the patience; what was removed stays so.
     """
     asked: set[int] = set()
     while True:
         listed = await patience.until(partial(cluster.ask, Admin.members))
-        surplus = next_to_remove(listed.members, plan.stateful_set, replicas)
+        surplus = next_to_remove(listed.members, plan.stateful_set, to)
         if surplus is None:
+            await _lower(replicas, to, patience)
             return len(asked)
-        asked.add(surplus.id)
+        number, member = surplus
+        asked.add(member.id)
         try:
-            await cluster.ask(partial(Admin.remove, member=surplus.id))
+            await cluster.ask(partial(Admin.remove, member=member.id))
         except CoordinatorError as exc:
             await patience.wait(str(exc), exc)  # if only the answer was lost, the list tells
+            continue
+        say(f"removed {member.name or 'a member that never started'} ({member.id:x})")
+        await _lower(replicas, number, patience)
+
+
+async def _lower(replicas: Replicas, to: int, patience: Patience) -> None:
+    """Have no more pods than this, and wait until those beyond are about to go."""
+    while True:
+        try:
+            if await asyncio.to_thread(replicas.lower, to):
+                return
+        except ApiError as exc:
+            await patience.wait(str(exc), exc)
         else:
-            say(f"removed {surplus.name or 'a member that never started'} ({surplus.id:x})")
-
-
-def size_now(api: Api, plan: Plan) -> int | None:
-    """Return how many replicas the StatefulSet has asked for so far; None: it is not there.
-
-    Raises:
-        ApiError: it cannot be read.
-    """
-    path = f"/apis/apps/v1/namespaces/{plan.namespace}/statefulsets/{plan.stateful_set}"
-    found = api.find(path)
-    return None if found is None else int(found["spec"]["replicas"])
+            await patience.wait("the StatefulSet's controller has not seen its new size yet")

@@ -22,14 +22,14 @@ def ordinal(member: MemberInfo, stateful_set: str) -> int | None:
 
 def next_to_remove(
     members: Sequence[MemberInfo], stateful_set: str, replicas: int
-) -> MemberInfo | None:
-    """Return the member of the highest ordinal beyond `replicas`, or None when there is none."""
+) -> tuple[int, MemberInfo] | None:
+    """Return the highest ordinal beyond `replicas` and its member, or None when there is none."""
     surplus = [
         (number, member)
         for member in members
         if (number := ordinal(member, stateful_set)) is not None and number >= replicas
     ]
-    return max(surplus, key=lambda pair: pair[0])[1] if surplus else None
+    return max(surplus, key=lambda pair: pair[0]) if surplus else None
 
 
 def own_learner(members: Sequence[MemberInfo], peer_url: str) -> MemberInfo | None:

@@ -224,3 +224,14 @@ def test_the_program_is_told_to_end_a_moment_after_the_sidecar() -> None:
     old = run_helm("template", "demo", str(CHART), "--kube-version", "1.29")
     assert old.returncode == 0, old.stderr
     assert "sleep:" not in old.stdout
+
+
+def test_who_scales_etcd_down_may_change_its_one_stateful_set_and_nothing_else() -> None:
+    (role,) = (
+        thing
+        for thing in render()
+        if thing["kind"] == "Role" and thing["metadata"]["name"] == "demo-etcd-scale-down"
+    )
+    (rule,) = role["rules"]
+    assert (rule["resources"], rule["resourceNames"]) == (["statefulsets"], ["demo-etcd"])
+    assert rule["verbs"] == ["get", "patch"]

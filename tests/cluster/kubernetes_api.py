@@ -23,6 +23,7 @@ class KubernetesApi:
     def __init__(self) -> None:
         self.things: dict[str, Thing] = {}
         self.created: list[tuple[str, Thing]] = []
+        self.patched: list[tuple[str, Thing]] = []
         self.lists: dict[str, Callable[[], list[Thing]]] = {}
         self.on_delete: Callable[[str], None] = lambda path: None
         self.refuses = ""  # a method that is answered by 403
@@ -59,15 +60,19 @@ class KubernetesApi:
                 return HTTPStatus.CREATED, body
             if method == "GET" and (listing := self.lists.get(path.partition("?")[0])):
                 return HTTPStatus.OK, {"items": listing()}
+            path, _, query = path.partition("?")
             if path not in self.things:
                 return HTTPStatus.NOT_FOUND, {"message": f"{path} is not there"}
+            if query:  # who writes under a name owns what it changed
+                owner = {"manager": query.removeprefix("fieldManager=")}
+                self.things[path]["metadata"].setdefault("managedFields", []).append(owner)
             return self._known(method, path, body)
 
     def _known(self, method: str, path: str, body: Thing) -> tuple[HTTPStatus, Thing]:
         thing = self.things[path]
         if method == "PATCH":
-            for name, value in body["metadata"]["annotations"].items():
-                thing["metadata"].setdefault("annotations", {})[name] = value
+            _merge(thing, body)
+            self.patched.append((path, body))
         if method == "DELETE":
             if body["preconditions"]["uid"] != thing["metadata"]["uid"]:
                 return HTTPStatus.CONFLICT, {"message": "another one by now"}
@@ -95,3 +100,11 @@ class KubernetesApi:
                 return
 
         return Handler
+
+
+def _merge(thing: Thing, patch: Thing) -> None:
+    for name, value in patch.items():
+        if isinstance(value, dict):
+            _merge(thing.setdefault(name, {}), value)
+        else:
+            thing[name] = value

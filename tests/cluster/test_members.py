@@ -15,6 +15,7 @@ from sidecar.cluster.initializing import Files, Initializer
 from sidecar.cluster.membership import Patience, promote_own, shrink
 from sidecar.cluster.own_pod import Pods
 from sidecar.cluster.plan import Plan
+from sidecar.cluster.replicas import Replicas
 from sidecar.election.ports import SystemClock
 from sidecar.errors import Refused, Unavailable
 from sidecar.etcd import wal
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.integration
 T = TypeVar("T")
 
 PODS = "/api/v1/namespaces/shop/pods/"
+STATEFUL_SET = "/apis/apps/v1/namespaces/shop/statefulsets/demo-etcd"
 LARGEST = 5
 
 
@@ -143,6 +145,20 @@ class Crew:
         if with_data:
             shutil.rmtree(self.data_dir(number))
 
+    def create_stateful_set(self, size: int) -> None:
+        """Have a StatefulSet for so many members, as its controller has seen it."""
+        owner = {"manager": "helm"}
+        self.api.things[STATEFUL_SET] = {
+            "metadata": {"generation": 1, "resourceVersion": "1", "managedFields": [owner]},
+            "spec": {"replicas": size},
+            "status": {"observedGeneration": 1},
+        }
+
+    def sizes(self) -> list[int]:
+        """The numbers that the StatefulSet was lowered to."""
+        specs = [body.get("spec", {}) for path, body in self.api.patched if path == STATEFUL_SET]
+        return [spec["replicas"] for spec in specs if spec]
+
     async def begin(self, size: int = 3) -> None:
         """Have a fresh cluster of so many members, all serving."""
         async with asyncio.TaskGroup() as group:
@@ -177,7 +193,14 @@ class Crew:
         patience = Patience(SystemClock(), within, self.said.append)
         cluster = through(self.plan.endpoints, Credentials())
         try:
-            return await shrink(self.plan, size, cluster, patience, self.said.append)
+            return await shrink(
+                self.plan,
+                size,
+                cluster=cluster,
+                replicas=Replicas(self.api.api, self.plan),
+                patience=patience,
+                say=self.said.append,
+            )
         finally:
             await cluster.close()
 
@@ -268,13 +291,17 @@ async def test_etcd_grows_shrinks_and_grows_again(crew: Crew) -> None:
         assert await crew.promote(number)
         assert not await crew.promote(number)
     await crew.listed(5)
+    crew.create_stateful_set(5)
     assert await crew.shrink(3) == 2
+    assert crew.sizes() == [4, 3]
+    assert crew.api.things[STATEFUL_SET]["metadata"]["managedFields"] == [{"manager": "helm"}]
     assert [line.split()[1] for line in crew.said if line.startswith("removed")] == [
         "demo-etcd-4",
         "demo-etcd-3",
     ]
     await crew.listed(3)
     assert await crew.shrink(3) == 0
+    assert crew.sizes() == [4, 3]
     # The volume of one is still there, with the data of a member that is none any more.
     crew.forget(3, with_data=False)
     await crew.init(3, replicas=5)
@@ -290,16 +317,30 @@ async def test_a_change_whose_answer_was_lost_is_not_waited_for(crew: Crew) -> N
     crew.run(3)
     assert not await crew.promote(3, Forgetful)
     await crew.listed(4)
+    crew.create_stateful_set(4)
     assert await crew.shrink(2, within=30, through=Forgetful) == 2
+    assert crew.sizes()[-1] == 2
     await crew.listed(2)
+
+
+async def test_a_pod_goes_with_its_member_before_the_next_one_is_removed(crew: Crew) -> None:
+    await crew.begin()
+    crew.create_stateful_set(3)
+    crew.api.things[STATEFUL_SET]["metadata"]["generation"] = 2  # its controller is away
+    with pytest.raises(Refused, match="controller has not seen"):
+        await crew.shrink(1, within=20.0)
+    assert crew.sizes() == [2]
+    assert len((await crew.listed(2)).members) == 2
 
 
 async def test_shrinking_gives_up_without_a_quorum_and_removes_nobody(crew: Crew) -> None:
     await crew.begin()
+    crew.create_stateful_set(3)
     crew.children["demo-etcd-1"].pause()
     crew.children["demo-etcd-2"].pause()
     with pytest.raises(Refused, match="in vain"):
         await crew.shrink(1, within=2.0)
+    assert crew.sizes() == []
     for name in ("demo-etcd-1", "demo-etcd-2"):
         crew.children[name].resume()
     await crew.listed(3)

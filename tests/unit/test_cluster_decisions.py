@@ -149,14 +149,14 @@ def test_nothing_is_known_of_a_pod_that_is_gone_or_going() -> None:
 
 def test_the_highest_ordinal_goes_first_and_nobody_below_the_number() -> None:
     members = [member(4), member(0), member(3, started=False), member(1)]
-    assert next_to_remove(members, "demo-etcd", 3) == members[0]
-    assert next_to_remove(members[1:], "demo-etcd", 3) == members[2]
+    assert next_to_remove(members, "demo-etcd", 3) == (4, members[0])
+    assert next_to_remove(members[1:], "demo-etcd", 3) == (3, members[2])
     assert next_to_remove([member(0), member(1)], "demo-etcd", 3) is None
     assert next_to_remove([member(9)], "other", 3) is None
 
 
 def test_the_tenth_member_is_above_the_ninth() -> None:
-    assert next_to_remove([member(9), member(10)], "demo-etcd", 3) == member(10)
+    assert next_to_remove([member(9), member(10)], "demo-etcd", 3) == (10, member(10))
 
 
 def test_only_an_own_learner_is_promoted() -> None:
