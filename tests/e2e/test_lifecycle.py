@@ -27,6 +27,7 @@ MASTER = {
     "livenessProbe": {"periodSeconds": 15},
     "readinessProbe": {"periodSeconds": 1, "failureThreshold": 10},
     "stopSeconds": 15,
+    "stopDelaySeconds": 2,
     "resources": SMALL,
     "podLabels": {"example.org/team": "shop"},
     "podAnnotations": {"example.org/release": "{{ .Release.Name }}"},
