@@ -95,8 +95,9 @@ def documents(lines: list[str]) -> list[dict[str, Any]]:
 
 def said_at(lines: list[str], message: str) -> float:
     """Return when a sidecar has said this first, by its own log; seconds since 1970."""
-    at = next(line["ts"] for line in documents(lines) if line["msg"].startswith(message))
-    return dt.datetime.fromisoformat(at).timestamp()
+    said = [line["ts"] for line in documents(lines) if line["msg"].startswith(message)]
+    assert said, f"{message!r} is not in {lines}"
+    return dt.datetime.fromisoformat(said[0]).timestamp()
 
 
 def began_at(lines: list[str], token: int) -> float:
