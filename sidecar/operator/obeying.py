@@ -9,7 +9,8 @@ from typing import Any
 
 from sidecar.election.background import Background
 from sidecar.election.ports import Coordinator
-from sidecar.errors import ApiError, NotLeader
+from sidecar.errors import ApiError, ApiRefused, NotLeader
+from sidecar.kube.api import INVALID, NOT_FOUND
 from sidecar.operator import commanding, moves
 from sidecar.operator.api import election_path
 from sidecar.operator.commanding import DONE, Outcome, Restraint, account
@@ -159,16 +160,18 @@ class Orders:
 
     async def _take_off(self, election: Election) -> None:
         """Take the annotation off that was obeyed, or refused; another one stays."""
-        path = election_path(*election.key)
-        found = await self._tools.api.find(path)
-        annotations = (found or {}).get("metadata", {}).get("annotations") or {}
-        if found is None or annotations.get(HANDOVER_TO) != election.handover_to:
-            return
-        metadata = {
-            "resourceVersion": found["metadata"]["resourceVersion"],
-            "annotations": {HANDOVER_TO: None},
-        }
-        document = await self._tools.api.patch(path, {"metadata": metadata})
+        annotation = f"/metadata/annotations/{HANDOVER_TO.replace('/', '~1')}"
+        # No version stands in the way: statuses are written meanwhile, by a round.
+        patch = [
+            {"op": "test", "path": annotation, "value": election.handover_to},
+            {"op": "remove", "path": annotation},
+        ]
+        try:
+            document = await self._tools.api.patch_json(election_path(*election.key), patch)
+        except ApiRefused as exc:
+            if exc.status in {NOT_FOUND, INVALID}:
+                return
+            raise
         self._taken_off = str(document["metadata"]["resourceVersion"])
 
     async def _told(

@@ -66,8 +66,12 @@ def test_the_annotation_hands_over_and_is_taken_off(three: Shop) -> None:
         found = three.server.admin.get(three.election_path)["metadata"]
         return TO not in (found.get("annotations") or {})
 
+    token = three.status["history"][1]["token"]
     three.until(is_off, "the annotation is taken off")
     three.until(lambda: three.status.get("move", {}).get("result") == "Done", "it is told")
+    move = three.status["move"]
+    assert (move["reason"], move["token"], move["to"]) == ("HandoverTo", token, "m-2")
+    assert three.reasons().count("HandoverDone") == 1
 
 
 def test_an_annotation_that_names_nobody_is_refused_with_the_reason(three: Shop) -> None:
