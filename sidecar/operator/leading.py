@@ -130,7 +130,7 @@ class Leading:
                 w for w in hub.workers if isinstance(w, ElectionWorker)
             ]
             await self._look_at_first(api, hub)
-            self.watch = Watch(hub, self._scope.namespaces, self.has_failed.set)
+            self.watch = Watch(hub, self._scope.namespaces, self._reporter, self.has_failed.set)
             self.watch.start()
             workers.start(self._sweep(api, hub), name="operator-sweep")
             try:

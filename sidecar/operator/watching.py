@@ -36,12 +36,17 @@ class Watch:
     Args:
         hub: told of what is seen, in the loop that makes this object.
         namespaces: to watch; none for all, and for nodes, too.
+        identity: what this process calls itself.
         failed: called in that loop when kopf has ended by itself.
     """
 
-    def __init__(self, hub: Hub, namespaces: Sequence[str], failed: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, namespaces: Sequence[str], identity: str, failed: Callable[[], None]
+    ) -> None:
         self._hub = hub
         self._namespaces = tuple(namespaces)
+        # kopf asks the system for the name of its user else, and in a container there is none.
+        self._identity: Any = identity
         self._failed = failed
         self._main = asyncio.get_running_loop()
         self._stop = threading.Event()
@@ -79,6 +84,7 @@ class Watch:
         await kopf.operator(
             registry=self._registry(),
             settings=_settings(),
+            identity=self._identity,
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
