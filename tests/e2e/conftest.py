@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.support.cluster import Cluster, cluster
 from tests.e2e.support.collecting import collect
 from tests.e2e.support.engine import NAME, UnfitMachineError
+from tests.e2e.support.operator import provide_operator
 from tests.e2e.support.release import Release, released
 
 VALUES = Path(__file__).with_name("values.yaml")
@@ -39,6 +40,8 @@ def release(request: pytest.FixtureRequest, kind_cluster: Cluster) -> Iterator[R
     # On somebody else's cluster a shorter name may be taken, and what has it is deleted first.
     namespace = re.sub(r"[^a-z0-9]+", "-", f"{NAME}-{module.removeprefix('test_')}")
     made = Release(kind_cluster, namespace, values=dict(getattr(request.module, "VALUES", {})))
+    if made.values.get("operator", {}).get("enabled"):
+        provide_operator(kind_cluster)
     with released(kind_cluster, namespace, made):
         yield made
 

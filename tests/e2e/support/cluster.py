@@ -61,6 +61,10 @@ class Cluster:
             pytest.skip("the nodes of this cluster are not ours")
         return self.engine
 
+    def load(self, *images: str) -> None:
+        """Bring images of the engine into the nodes."""
+        _load(self.own_engine(), *images)
+
     def connect_nodes(self) -> None:
         """Set the routes between the nodes' pods; they are gone after a node was stopped.
 
@@ -147,7 +151,7 @@ def _made(made: Cluster, podman: Engine, found: Images, *, keep: bool) -> Cluste
         _kind(podman, "create", "cluster", "--wait", _READY_WITHIN, *given)
     if not found.node_is_stock:
         made.connect_nodes()
-    _load(podman, found)
+    _load(podman, found.sidecar, found.crawler, found.etcd)
     made.kubectl.run("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=120s")
     made.kubectl.run(
         "-n", "kube-system", "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s"
@@ -171,12 +175,11 @@ def _kind(podman: Engine, *command: str) -> str:
     return run((tools.kind(), *command, "--name", NAME), podman.environment)
 
 
-def _load(podman: Engine, found: Images) -> None:
-    """Bring the tested images into the nodes."""
+def _load(podman: Engine, *names: str) -> None:
+    """Bring images into the nodes."""
     say("loads the images into the nodes")
     archive = podman.folder / "tested.tar"
     archive.unlink(missing_ok=True)
-    names = (found.sidecar, found.crawler, found.etcd)
     podman.run("save", "--quiet", "--multi-image-archive", "--output", archive, *names)
     try:
         _kind(podman, "load", "image-archive", str(archive))

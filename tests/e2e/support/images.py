@@ -83,6 +83,22 @@ def images() -> Images:
             raise UnfitMachineError(str(missing)) from missing
 
 
+def operator_image() -> str:
+    """Build the image of the operator, which few tests ask for, and return its name.
+
+    Raises:
+        UnfitMachineError: something is missing that could not be built.
+        RuntimeError: the build failed.
+    """
+    podman = engine()
+    with _locked(podman.folder / "images.lock"):
+        try:
+            base = _pulled(podman, _STOCK_PYTHON) if _registry_answers() else None
+            return _product(podman, base or _built(podman, "python"), "operator")
+        except BinaryMissingError as missing:
+            raise UnfitMachineError(str(missing)) from missing
+
+
 def _registry_answers() -> bool:
     """Return whether images can be had: decided in seconds, as many a machine drops packets."""
     connection = http.client.HTTPSConnection(_REGISTRY, timeout=_ANSWERS_WITHIN)

@@ -1,0 +1,387 @@
+"""The operator where there are nodes: what kubectl shows, repairs, drains, injection, Services."""
+
+import datetime as dt
+import json
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.support.cluster import OURS
+from tests.e2e.support.kubectl import Object
+from tests.e2e.support.load import load
+from tests.e2e.support.operator import KIND, Elect, Operator, install_kind
+from tests.e2e.support.release import SIDECAR, STATUS, Leader, Release, Values
+from tests.support.procs import wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+# etcd is where no test takes the node away, and a leader that is frozen for a moment leads on.
+VALUES: Values = {
+    "etcd": {"replicas": 1, "nodeSelector": {_CONTROL_PLANE: ""}},
+    "sidecar": {"ttl": "10s"},
+    "operator": {"enabled": True, "scope": "cluster", "ttl": "5s"},
+}
+RESOURCES = "http://demo:8081/resources"
+ROLE = "leader-sidecar.io/role"
+AT_ONCE = 1.0  # seconds
+WITHIN = 60.0  # seconds; a bound for a slow machine, not an expectation
+QUIET = 5.0  # seconds after which kube-proxy acts upon a change at once
+REPAIRS = "leader_sidecar_operator_repairs_total"
+
+
+@pytest.fixture
+def operator(release: Release) -> Operator:
+    return Operator(release)
+
+
+@pytest.fixture
+def elect(release: Release) -> Elect:
+    return Elect(release, release.name, release.namespace)
+
+
+def others(release: Release, leader: Leader) -> list[str]:
+    """Return the pods that do not lead."""
+    pods = [pod["metadata"]["name"] for pod in release.pods()]
+    return [pod for pod in pods if pod != leader.pod]
+
+
+def role(release: Release, pod: str) -> str | None:
+    """Return what a pod's label says."""
+    labels: dict[str, str] = release.kubectl.get("pod", pod)["metadata"]["labels"]
+    return labels.get(ROLE)
+
+
+def began(term: Object) -> float:
+    """Return when a term began by its leader's clock, seconds since 1970."""
+    return dt.datetime.fromisoformat(term["from"]).timestamp()
+
+
+# --- what kubectl shows -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [10, pytest.param(100, marks=pytest.mark.long)])
+def test_kubectl_shows_leader_token_and_candidates_at_once_after_each_change(
+    release: Release, elect: Elect, changes: int
+) -> None:
+    release.cluster.own_engine()  # whose nodes have the clock of this machine
+    leader = release.settled()
+    elect.shows(leader.pod, leader.token, 3)
+    took: list[float] = []
+    watching = ("get", "elect", release.name, "--watch", "--no-headers")
+    with (
+        release.kubectl.child(*watching, name=f"elect-{changes}") as shown,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for _ in range(changes):
+            to = others(release, leader)[-1]
+            seen = len(shown.lines())
+            asked = pool.submit(release.command, "handover", "--to", to)
+
+            def row(seen: int = seen, to: str = to) -> list[str]:
+                rows = [line.split() for line in shown.lines()[seen:]]
+                return next((row for row in rows if row[1:2] == [to] and row[3:4] == ["3"]), [])
+
+            found = wait_until(row, f"{to} is shown, and three candidates", WITHIN)
+            at = time.time()
+            asked.result()
+            term = release.ask(to, "/history")[-1]
+            assert (term["leader"], str(term["token"])) == (to, found[2])
+            took.append(at - began(term))
+            leader = Leader(to, term["token"])
+    print(  # noqa: T201 - what was measured
+        f"{changes} changes: shown after p50 {statistics.median(took) * 1e3:.0f} ms, "
+        f"worst {max(took) * 1e3:.0f} ms"
+    )
+    assert max(took) <= AT_ONCE
+    assert release.settled() == leader
+    elect.shows(leader.pod, leader.token, 3)
+
+
+# --- repair -------------------------------------------------------------------------------------
+
+
+def falsify(release: Release, pod: str, wrong: str | None, *, right: str) -> None:
+    """Label a pod by hand, or take its label away, and wait until it is put right."""
+    said = f"{ROLE}-" if wrong is None else f"{ROLE}={wrong}"
+    release.kubectl.run("label", "pod", pod, said, "--overwrite")
+    wait_until(lambda: role(release, pod) == right, f"{pod} is put right", 10)
+
+
+def test_labels_falsified_by_hand_are_put_right(release: Release, operator: Operator) -> None:
+    leader = release.settled()
+    follower = others(release, leader)[0]
+    repairs = operator.metric(REPAIRS)
+    for wrong in ("leader", "nonsense", None):
+        falsify(release, follower, wrong, right="follower")
+    for wrong in ("follower", "nonsense", None):
+        falsify(release, leader.pod, wrong, right="leader")
+    # The sidecars look after their own labels, too, but seldom.
+    assert operator.metric(REPAIRS) >= repairs + 4
+    assert release.settled() == leader
+
+
+def test_the_label_of_a_frozen_sidecar_is_put_right(release: Release, elect: Elect) -> None:
+    before = release.settled()
+    with release.container(before.pod, SIDECAR).frozen():
+        after = release.changed_from(before, but=before.pod)
+        wait_until(lambda: role(release, before.pod) == "follower", "it is put right", 10)
+        elect.shows(after.pod, after.token, 2)
+    release.settled()
+
+
+# --- drains -------------------------------------------------------------------------------------
+
+
+def drained(release: Release, *nodes: str) -> None:
+    """Drain nodes as people do, one after the other."""
+    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
+    release.cluster.kubectl.run("drain", *nodes, *options)
+
+
+@pytest.mark.parametrize("drains", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_before_a_drain_takes_its_pod_the_leader_was_asked_to_hand_over(
+    release: Release, elect: Elect, drains: int
+) -> None:
+    gaps: list[float] = []
+    for _ in range(drains):
+        before = release.lead_on_worker()
+        node = release.node_of(before.pod)
+        terms = len(release.history())
+        with load(release.kubectl, release.image, RESOURCES) as requests:
+            try:
+                drained(release, node)
+                after = release.changed_from(before)
+                tally = requests.goes_on()
+            finally:
+                release.cluster.kubectl.run("uncordon", node)
+        assert tally.failures == 0, tally
+        assert release.settled() == after
+        *_, ended, running = release.history()
+        assert len(release.history()) == terms + 1
+        # A pod that ends on its own says `retired`.
+        assert (ended["leader"], ended["reason"]) == (before.pod, "handover")
+        move = elect.status["move"]
+        assert move["reason"] in {"NodeCordoned", "Eviction"}
+        assert (move["token"], move["to"], move["result"]) == (before.token, after.pod, "Done")
+        gaps.append(began(running) - dt.datetime.fromisoformat(ended["until"]).timestamp())
+        elect.shows(after.pod, after.token, 3)
+    print(f"{drains} drains: gap p50 {statistics.median(gaps) * 1e3:.0f} ms")  # noqa: T201
+
+
+# --- replicas that die --------------------------------------------------------------------------
+
+
+def test_a_replica_killed_in_a_handover_leaves_one_change_behind(
+    release: Release, elect: Elect, operator: Operator
+) -> None:
+    before = release.settled()
+    terms = len(release.history())
+    working = operator.working()
+    to = others(release, before)[0]
+    container = operator.container(working)
+    with release.container(before.pod, SIDECAR).frozen():  # it obeys when it runs again
+        elect.annotate(to)
+        asked = f"handover election={release.name} reason=HandoverTo to={to}"
+        logs = ("logs", working, "--since=60s")
+        wait_until(lambda: asked in release.kubectl.run(*logs), asked)
+        container.kill()
+    after = release.changed_from(before)
+    assert after.pod == to
+
+    def is_off() -> bool:
+        annotations = elect.document["metadata"].get("annotations") or {}
+        return "leader-sidecar.io/handover-to" not in annotations
+
+    wait_until(is_off, "the annotation is taken off", WITHIN)
+    assert release.settled() == after
+    assert len(release.history()) == terms + 1
+    elect.shows(after.pod, after.token, 3)
+
+
+def test_with_both_replicas_killed_the_election_goes_on_and_is_shown_later(
+    release: Release, elect: Elect, operator: Operator
+) -> None:
+    before = release.settled()
+    for pod in operator.pods:
+        operator.container(pod).kill()
+    to = others(release, before)[0]
+    release.command("handover", "--to", to)
+    after = release.settled()
+    assert after.pod == to
+    elect.shows(after.pod, after.token, 3)
+
+
+# --- other namespaces ---------------------------------------------------------------------------
+
+
+def restricted(name: str) -> Object:
+    """Return a namespace with the restricted profile enforced."""
+    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": name, "labels": {**OURS, **enforce}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def election(release: Release, namespace: str, **spec: object) -> Object:
+    """Return an Election `web` of another namespace, in the etcd of the release."""
+    etcd = f"http://{release.name}-etcd.{release.namespace}.svc:2379"
+    fields = {"election": f"/leader-sidecar/{namespace}/web", "etcd": {"endpoints": [etcd]}}
+    return {
+        "apiVersion": "leader-sidecar.io/v1alpha1",
+        "kind": "Election",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {**fields, **spec},
+    }
+
+
+def web(release: Release, namespace: str, replicas: int) -> Object:
+    """Return a Deployment that asks for sidecars, and serves what they say of themselves."""
+    container = {
+        "name": "web",
+        "image": release.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-m", "http.server", "8000", "--directory", "/run/leader-sidecar"],
+        "workingDir": "/",
+        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    template = {
+        "metadata": {
+            "labels": {"app": "web", "leader-sidecar.io/inject": "true"},
+            "annotations": {"leader-sidecar.io/election": "web"},
+        },
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [container],
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": template,
+        },
+    }
+
+
+def containers(pod: Object) -> list[str]:
+    """Return the names of a pod's containers."""
+    spec = pod["spec"]
+    return [c["name"] for c in [*spec.get("initContainers", []), *spec["containers"]]]
+
+
+# --- injection and Services ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shop(release: Release) -> Iterator[Elect]:
+    """Have two pods with injected sidecars in another namespace, and a Service for the leader."""
+    namespace = f"{release.namespace}-shop"
+    ports = [{"name": "http", "port": 80, "targetPort": 8000}]
+    kubectl = release.cluster.kubectl
+    kubectl.apply(
+        restricted(namespace),
+        election(release, namespace, service={"ports": ports}, sidecar={"ttl": "5s"}),
+    )
+    try:
+        kubectl.apply(web(release, namespace, 2))
+        kubectl.within(namespace).run("rollout", "status", "deployment/web", "--timeout=180s")
+        yield Elect(release, "web", namespace)
+    finally:
+        kubectl.run("delete", "namespace", namespace, "--wait=false")
+
+
+def roles(shop: Elect) -> dict[str, str | None]:
+    """Return what the labels of the injected pods say."""
+    pods = shop.kubectl.get("pods", "-l", "app=web")["items"]
+    return {pod["metadata"]["name"]: pod["metadata"]["labels"].get(ROLE) for pod in pods}
+
+
+def test_a_deployment_with_the_label_gets_its_sidecars_and_elects(shop: Elect) -> None:
+    for pod in shop.kubectl.get("pods", "-l", "app=web")["items"]:
+        assert containers(pod) == [SIDECAR, "web"]
+
+    def leader() -> str:
+        return str(shop.status.get("leader", {}).get("pod", ""))
+
+    wait_until(leader, "one leads", WITHIN)
+    shop.shows(leader(), shop.status["token"], 2)
+    # Their sidecars write none: they have no rights here.
+    wait_until(lambda: sorted(map(str, roles(shop).values())) == ["follower", "leader"], "labels")
+    assert roles(shop)[leader()] == "leader"
+
+
+_ASK = """
+import json, sys, time, urllib.request
+url, wanted = sys.argv[1:]
+while True:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            told = json.load(reply)["id"]
+    except (OSError, ValueError):
+        continue
+    print(told, time.time(), flush=True)
+    if told == wanted:
+        break
+    time.sleep(0.005)
+"""
+
+
+@pytest.mark.parametrize("changes", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_the_service_leads_to_the_next_leader_from_another_pod(
+    release: Release, shop: Elect, changes: int
+) -> None:
+    release.cluster.own_engine()  # whose nodes have the clock of this machine
+    took: list[float] = []
+    for change in range(changes):
+        before = shop.status["leader"]["id"]
+        (to,) = set(roles(shop)) - {before}
+        # The pod that asks is no endpoint, and on no node in particular.
+        asking = ("exec", "deployment/demo-operator", "-c", "operator", "--")
+        program = ("python", "-c", _ASK, f"http://web-leader.{shop.kubectl.namespace}/status.json")
+        with release.kubectl.child(*asking, *program, to, name=f"ask-{changes}-{change}") as asker:
+            asker.wait_for_line(rf"^{before} ")
+            threading.Event().wait(QUIET)
+            shop.annotate(to)
+            answered = float(asker.wait_for_line(rf"^{to} ([\d.]+)$")[1])
+        term = json.loads(shop.kubectl.ask_pod(to, STATUS, "/history"))[-1]
+        assert term["leader"] == to
+        took.append(answered - began(term))
+    print(  # noqa: T201 - what was measured
+        f"{changes} changes: answered through the Service after p50 "
+        f"{statistics.median(took) * 1e3:.0f} ms, worst {max(took) * 1e3:.0f} ms"
+    )
+    assert statistics.median(took) <= AT_ONCE
+
+
+# --- the kind -----------------------------------------------------------------------------------
+
+
+def test_the_chart_of_the_kind_is_upgraded_in_place_with_objects_in_it(
+    release: Release, elect: Elect
+) -> None:
+    leader = release.settled()
+    elect.shows(leader.pod, leader.token, 3)
+    before = elect.document["metadata"]
+    install_kind(release.cluster, "commonLabels.upgraded=yes")
+    labels = release.cluster.kubectl.get("crd", KIND)["metadata"]["labels"]
+    assert labels["upgraded"] == "yes"
+    assert elect.document["metadata"] == before
+    release.command("handover", "--to", others(release, leader)[0])
+    after = release.settled()
+    elect.shows(after.pod, after.token, 3)
