@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from benchmarks import (
     checks,
@@ -28,6 +26,7 @@ from benchmarks import (
     sidecars,
 )
 from benchmarks.processes import BenchError
+from benchmarks.running import run
 from benchmarks.setting import Outcome, Rivals, Setting
 from benchmarks.table import Row, as_text
 from tests.support.binaries import (
@@ -54,7 +53,6 @@ _MEMORY = Path("/dev/shm")  # noqa: S108 - only for directories with names of th
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benches that were asked for; return the exit code."""
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
     version = next(iter(available_versions()), BUILT_VERSION)
     rivals = _rivals()
     try:
@@ -129,12 +127,5 @@ def _keep(
         keeping.keep(path, rows, facts, quick=options.quick, benches=benches)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

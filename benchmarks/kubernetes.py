@@ -16,16 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 from benchmarks import figures, keeping, machine
+from benchmarks.running import run
 from benchmarks.table import Row, as_text
 from tests.e2e.support.cluster import Cluster, cluster
 from tests.e2e.support.engine import UnfitMachineError
@@ -49,7 +48,6 @@ Trial = dict[str, float]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print the table, keep the results; return the exit code."""
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
     try:
         with cluster(_VALUES) as made:
             facts = _facts(made)
@@ -172,12 +170,5 @@ def _data(trials: Sequence[Trial]) -> dict[str, object]:
     return {"unit": "ms", "summaries": summaries, "trials": series}
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

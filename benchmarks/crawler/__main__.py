@@ -6,16 +6,15 @@ Exit code 0 only when all of it is as promised.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from benchmarks import keeping, machine
 from benchmarks.crawler import scenarios
 from benchmarks.crawler.scenarios import RATE, TTL, Found, Through
+from benchmarks.running import run
 from benchmarks.table import Row, as_text
 from tests.support.binaries import BinaryMissingError, etcd_binaries
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
@@ -30,7 +29,6 @@ WAYS: tuple[Through, ...] = ("forwarder", "follower")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; return the exit code."""
     options = _options(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # so that everything is cleaned up
     rows: list[Row] = []
     try:
         facts = machine.facts(etcd_binaries(EtcdOptions().version).etcd, None)
@@ -150,12 +148,5 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

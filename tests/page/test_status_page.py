@@ -21,6 +21,15 @@ def wait_for_text(browser: Browser, selector: str, text: str) -> None:
     wait_until(lambda: text in browser.text(selector), f"{selector} shows {text!r}", WITHIN)
 
 
+def handed_over_by_a(browser: Browser, team: Team) -> Sidecar:
+    """Have a hand over while the page of c is open; return who leads then."""
+    before = team.members["a"].token or 0
+    look(browser, team.members["c"])
+    wait_for_text(browser, "#leader", "a")
+    assert team.command("handover").returncode == 0
+    return team.wait_for_leader(after=before)
+
+
 @pytest.mark.parametrize(("name", "role"), [("a", "leader"), ("b", "follower")])
 def test_the_page_says_who_leads_with_which_token(
     browser: Browser, team: Team, name: str, role: str
@@ -36,11 +45,7 @@ def test_the_page_says_who_leads_with_which_token(
 
 
 def test_a_handover_shows_without_a_reload(browser: Browser, team: Team) -> None:
-    before = team.members["a"].token or 0
-    look(browser, team.members["c"])
-    wait_for_text(browser, "#leader", "a")
-    assert team.command("handover").returncode == 0
-    leader = team.wait_for_leader(after=before)
+    leader = handed_over_by_a(browser, team)
     wait_for_text(browser, "#leader", leader.name)
     wait_for_text(browser, "#token", str(leader.token))
 
@@ -80,10 +85,7 @@ def test_while_nobody_leads_the_page_shows_nobody(browser: Browser, team: Team) 
 
 def test_the_terms_are_a_timeline_and_the_changes_a_list(browser: Browser, team: Team) -> None:
     first = team.members["a"].token or 0
-    look(browser, team.members["c"])
-    wait_for_text(browser, "#leader", "a")
-    assert team.command("handover").returncode == 0
-    leader = team.wait_for_leader(after=first)
+    leader = handed_over_by_a(browser, team)
     wait_until(lambda: browser.texts("#timeline span") == ["a", leader.name], "two bars", WITHIN)
     edges = browser.run(
         "return [...document.querySelectorAll('#timeline span')]"
@@ -91,11 +93,11 @@ def test_the_terms_are_a_timeline_and_the_changes_a_list(browser: Browser, team:
     )
     assert edges[0][0] < edges[1][0]
     assert all(width > 0 for _, width in edges)
+    # How a term ended is written down by its leader, maybe after the next one has begun.
+    wait_for_text(browser, "#log", "a leads no more: handover")
     told = browser.texts("#log li bdi")
     began = f"{leader.name} leads, token {leader.token}, after "
-    ended = "a leads no more: handover"
     assert [text for text in told if "leads" in text][-1] == f"a leads, token {first}"
-    assert ended in told
     assert any(text.startswith(began) for text in told), told
     team.members[leader.name].child.terminate()
     wait_for_text(browser, "#log", f"{leader.name} stands no more")
