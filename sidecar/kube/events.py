@@ -15,6 +15,7 @@ import random
 import re
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -141,7 +142,16 @@ class EventApi(Protocol):
 
 
 class PodEvents:
-    """Sends the Events of one pod."""
+    """Sends the Events of one pod.
+
+    Args:
+        api: the API server, over a connection of its own.
+        access: the pod.
+        feed: of states.
+        clock: of this machine.
+        failures: told of what goes wrong.
+        first: waits for what is more urgent, before Events are sent; must end soon.
+    """
 
     def __init__(
         self,
@@ -150,12 +160,15 @@ class PodEvents:
         feed: Feed[ElectionState],
         clock: Clock,
         failures: Failures,
+        *,
+        first: Callable[[], Awaitable[None]],
     ) -> None:
         self._api = api
         self._access = access
         self._feed = feed
         self._clock = clock
         self._failures = failures
+        self._first = first
         self._story = Story()
         self._waiting: deque[Happening] = deque(maxlen=_WAITING)
         self._is_idle: Feed[bool] = Feed(True)
@@ -166,6 +179,8 @@ class PodEvents:
     async def run(self) -> None:
         """Follow the feed until cancelled."""
         while True:
+            if self._waiting:
+                await self._first()
             while self._waiting:
                 await self._send(self._waiting.popleft())
             self._api.close()  # the next transition may be days away

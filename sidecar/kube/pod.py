@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_SETTLE = 0.3  # seconds that giving up the key waits for the label
 _LAST_WORDS = 0.5  # seconds for what is not told yet when the sidecar ends
+_LABEL_FIRST = 0.3  # seconds that an Event waits for the label; less than the last words take
 
 
 class OwnPod:
@@ -65,7 +66,15 @@ class OwnPod:
             failures=failures,
             meter=meter,
         )
-        self._events = PodEvents(self._event_api, access, feed, clock, failures)
+        # An Event needs a connection anew: making it takes the processor from the label's patch.
+        self._events = PodEvents(
+            self._event_api,
+            access,
+            feed,
+            clock,
+            failures,
+            first=lambda: self._label.settle(_LABEL_FIRST),
+        )
 
     async def run(self) -> None:
         """Follow the feed until cancelled."""

@@ -1,7 +1,10 @@
 """Events of the own pod against an HTTPS server that behaves like the API server."""
 
+import asyncio
+
 import pytest
 
+from sidecar.kube import pod
 from tests.support.kube_api import KubeApi
 from tests.support.outputs import until
 from tests.support.own_pod import telling
@@ -66,3 +69,28 @@ async def test_an_event_that_hangs_does_not_delay_the_label(api: KubeApi) -> Non
         with api.holding("POST"):
             rig.lead(100)
             await rig.shows("leader", "100", "1000")
+
+
+async def test_an_event_lets_the_label_go_first(
+    api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod, "_LABEL_FIRST", 60.0)
+    async with telling(api) as rig:
+        await rig.shows("follower", None, None)
+        with api.holding("PATCH") as hold:
+            rig.lead(100)
+            await asyncio.to_thread(hold.wait)
+            await asyncio.sleep(0.2)  # longer than sending an Event takes
+            assert api.count("POST", "/events") == 0
+            hold.let_go()
+        await until(lambda: len(api.events) == 1, "it is told all the same")
+
+
+async def test_an_event_does_not_wait_for_a_label_that_hangs(api: KubeApi) -> None:
+    async with telling(api) as rig:
+        await rig.shows("follower", None, None)
+        with api.holding("PATCH") as hold:
+            rig.lead(100)
+            await asyncio.to_thread(hold.wait)
+            await until(lambda: len(api.events) == 1, "it is told without the label")
+            hold.let_go()

@@ -202,7 +202,7 @@ def _built(module: str) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():  # another process may have built while we waited for the lock
             _build_into(folder, go, source, MAIN_PACKAGES[module])
     return folder
@@ -229,10 +229,10 @@ def _go_version(go: str, source: Path) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold a lock between processes; the kernel lets go of it also when its holder is killed."""
     with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
 
 

@@ -105,7 +105,6 @@ class KubeApi:
         self._thread = threading.Thread(target=self._loop.run_forever, name="kube-api")
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self.rotate("token-1")
         self.make_pod()
 
@@ -290,22 +289,23 @@ class KubeApi:
         )
 
     async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return
+        # Python 3.11 waits for the connections only if it was asked to before the server is closed.
+        closed = asyncio.create_task(self._server.wait_closed())
+        await asyncio.sleep(0)
+        self._server.close()
+        self._server = None
         for writer in self._writers:
             writer.transport.abort()
-        tasks = list(self._tasks)
-        for task in tasks:
+        # Among them are asyncio's own, each of which waits for the end of a handshake.
+        for task in asyncio.all_tasks() - {asyncio.current_task(), closed}:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await closed
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         number = self.connections
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._writers.add(writer)
         # The client's end of a connection is no failure of the server, nor is our own.
         with contextlib.suppress(OSError, EOFError, asyncio.CancelledError):
@@ -313,7 +313,6 @@ class KubeApi:
                 pass
         writer.transport.abort()
         self._writers.discard(writer)
-        self._tasks.discard(task)
 
     async def _serve_one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int

@@ -78,4 +78,5 @@ async def telling(
         try:
             yield Rig(api, feed, pod, registry, failures)
         finally:
+            await pod.finish()  # as a sidecar does that ends
             task.cancel()

@@ -1,6 +1,5 @@
 """A cluster of three nodes for a run of the tests, made by kind, and gone after it."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -16,6 +15,7 @@ from tests.e2e.support import tools
 from tests.e2e.support.engine import NAME, Engine, UnfitMachineError, engine, run, say
 from tests.e2e.support.images import Images, images
 from tests.e2e.support.kubectl import Kubectl, Object
+from tests.e2e.support.sharing import for_one_run
 
 NODES = 3
 OURS = {"leader-sidecar-e2e": "true"}
@@ -102,40 +102,35 @@ def cluster(values: Path) -> Iterator[Cluster]:
         UnfitMachineError: this machine cannot have one, or it could not be made.
     """
     given = os.environ.get("E2E_KUBECONFIG")
-    if given:
-        extra = os.environ.get("E2E_VALUES")
-        with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
+        if given:
+            extra = os.environ.get("E2E_VALUES")
             kubectl = Kubectl(tools.kubectl(), Path(given), Path(scratch))
-            made = Cluster(kubectl, None, Path(extra) if extra else values)
-            try:
-                yield made
-            finally:
-                _wait_for_the_end_of_releases(made)
-        return
-    podman = engine()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        (podman.folder / "cluster.lock").open("w") as lock,
-    ):
-        fcntl.flock(lock, fcntl.LOCK_EX)  # there is one cluster, for one run at a time
+            theirs = Cluster(kubectl, None, Path(extra) if extra else values)
+            with for_one_run(lambda: None, lambda: _wait_for_the_end_of_releases(theirs)):
+                yield theirs
+            return
+        podman = engine()
+        kubectl = Kubectl(tools.kubectl(), podman.folder / "kubeconfig", Path(scratch))
+        ours = Cluster(kubectl, podman, values)
         keep = os.environ.get("KEEP") == "1"
-        try:
-            kubectl = Kubectl(tools.kubectl(), podman.folder / "kubeconfig", Path(scratch))
-            made = _made(Cluster(kubectl, podman, values), podman, images(), keep=keep)
-        except (RuntimeError, subprocess.TimeoutExpired) as failed:
-            with suppress(RuntimeError, subprocess.TimeoutExpired):  # what failed first is told
-                _delete(podman)
-            raise UnfitMachineError(f"the cluster could not be made: {failed}") from failed
-        try:
-            yield made
-        finally:
-            if keep:
-                _wait_for_the_end_of_releases(made)
-            else:
-                _delete(podman)
+        with for_one_run(
+            lambda: _make(ours, podman, keep=keep),
+            lambda: _wait_for_the_end_of_releases(ours) if keep else _delete(podman),
+        ):
+            yield ours
 
 
-def _made(made: Cluster, podman: Engine, found: Images, *, keep: bool) -> Cluster:
+def _make(ours: Cluster, podman: Engine, *, keep: bool) -> None:
+    try:
+        _begin(ours, podman, images(), keep=keep)
+    except (RuntimeError, subprocess.TimeoutExpired) as failed:
+        with suppress(RuntimeError, subprocess.TimeoutExpired):  # what failed first is told
+            _delete(podman)
+        raise UnfitMachineError(f"the cluster could not be made: {failed}") from failed
+
+
+def _begin(made: Cluster, podman: Engine, found: Images, *, keep: bool) -> None:
     config = made.kubectl.kubeconfig
     if keep and _answers(made):
         say("uses the cluster that was kept")
@@ -156,7 +151,6 @@ def _made(made: Cluster, podman: Engine, found: Images, *, keep: bool) -> Cluste
     made.kubectl.run(
         "-n", "kube-system", "wait", "--for=condition=Ready", "pods", "--all", "--timeout=120s"
     )
-    return made
 
 
 def _wait_for_the_end_of_releases(made: Cluster) -> None:
@@ -178,13 +172,10 @@ def _kind(podman: Engine, *command: str) -> str:
 def _load(podman: Engine, *names: str) -> None:
     """Bring images into the nodes."""
     say("loads the images into the nodes")
-    archive = podman.folder / "tested.tar"
-    archive.unlink(missing_ok=True)
-    podman.run("save", "--quiet", "--multi-image-archive", "--output", archive, *names)
-    try:
+    with tempfile.TemporaryDirectory(prefix="loading-", dir=podman.folder) as scratch:
+        archive = Path(scratch) / "images.tar"
+        podman.run("save", "--quiet", "--multi-image-archive", "--output", archive, *names)
         _kind(podman, "load", "image-archive", str(archive))
-    finally:
-        archive.unlink(missing_ok=True)
 
 
 def _delete(podman: Engine) -> None:

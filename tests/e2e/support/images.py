@@ -5,7 +5,6 @@ is built is kept in the engine's own store, named by the hash of all that went i
 """
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import json
@@ -14,8 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from tests.support.binaries import (
     etcd_binaries,
     go_program,
     go_toolchain,
+    locked,
 )
 
 NODE = Path(__file__).resolve().parents[1] / "node"
@@ -70,7 +68,7 @@ def images() -> Images:
     """
     podman = engine()
     stock = _registry_answers()
-    with _locked(podman.folder / "images.lock"):
+    with locked(podman.folder / "images.lock"):
         try:
             python = _pulled(podman, _STOCK_PYTHON) if stock else None
             node = _pulled(podman, _STOCK_NODE) if stock else None
@@ -91,7 +89,7 @@ def operator_image() -> str:
         RuntimeError: the build failed.
     """
     podman = engine()
-    with _locked(podman.folder / "images.lock"):
+    with locked(podman.folder / "images.lock"):
         try:
             base = _pulled(podman, _STOCK_PYTHON) if _registry_answers() else None
             return _product(podman, base or _built(podman, "python"), "operator")
@@ -271,14 +269,6 @@ def _fingerprint() -> str:
         digest.update(f"\0{path.relative_to(REPOSITORY)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock between processes; the kernel lets go of it also when its holder is killed."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def main() -> int:
