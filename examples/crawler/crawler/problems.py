@@ -163,7 +163,7 @@ def from_rpc(error: grpc.aio.AioRpcError, leader: str) -> Problem:
     """Return what the leader said, or that its answer was not heard."""
     trailers: Any = error.trailing_metadata() or ()
     said = {str(key): str(value) for key, value in trailers}
-    # What we give up ourselves is no such error: this was cut off on its way.
+    # So gRPC ends calls that come while a server stops. What we give up ourselves is no such error.
     is_cut_off = error.code() is grpc.StatusCode.CANCELLED
     is_elsewhere = error.code() is grpc.StatusCode.UNAVAILABLE
     if is_cut_off or (is_elsewhere and UNTOUCHED not in said):
