@@ -66,6 +66,9 @@ test: $(STAMP) ## every test but those that need a cluster, and the coverage gat
 	$(PY) -m pytest -m "not e2e" -n $(JOBS) --dist loadfile --cov --cov-report=term
 	$(PY) -m coverage report --include='sidecar/core/*,sidecar/election/*' --fail-under=100
 
+# Two workers share the cluster; in the order of tests/e2e/conftest.py, and not as xdist would have it.
+E2E_RUN := -n 2 --dist loadfile --no-loadscope-reorder --tb=short --durations=25
+
 # Ahead of the tests, which have no time for a compiler: the images, on a machine that reaches no registry all of them.
 .PHONY: e2e-images
 e2e-images: $(STAMP)
@@ -77,11 +80,11 @@ e2e-smoke: e2e-images ## the Helm chart on a kind cluster: install, fail over, u
 
 .PHONY: e2e
 e2e: e2e-images ## everything on a kind cluster but the long counts (E2E_KUBECONFIG=...: on that cluster)
-	$(PY) -m pytest tests/e2e -m "e2e and not long" --tb=short --durations=25
+	$(PY) -m pytest tests/e2e -m "e2e and not long" $(E2E_RUN)
 
 .PHONY: e2e-full
 e2e-full: e2e-images ## the long counts, too
-	$(PY) -m pytest tests/e2e -m e2e --tb=short --durations=25
+	$(PY) -m pytest tests/e2e -m e2e $(E2E_RUN)
 
 .PHONY: lint
 lint: $(STAMP) ## formatting, ruff, mypy, the direction of imports

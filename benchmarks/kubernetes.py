@@ -119,7 +119,7 @@ def _observing(release: Release) -> Iterator[Running]:
             "subjects": [{"kind": "ServiceAccount", **named}],
         },
     )
-    what = (f"{release.name}-leader", release.selector())
+    what = (f"{release.name}-leader", release.selector(), release.election, release.endpoints)
     with running(
         release.kubectl, release.image, OBSERVER, *what, name="observer", account="observer"
     ) as observer:
@@ -132,7 +132,7 @@ def _trial(release: Release, observer: Running, pause: float) -> Trial:
     pods = sorted(pod["metadata"]["name"] for pod in release.pods())
     to = pods[(pods.index(before.pod) + 1) % len(pods)]  # each in turn, on its own node
     time.sleep(pause)
-    release.command("handover", "--to", to)
+    observer.told(f"/handover/{to}")
     time.sleep(_UNDISTURBED)
     after = release.changed_from(before)
 

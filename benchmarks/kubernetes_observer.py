@@ -1,11 +1,14 @@
 """What another pod sees of a change of the leader: its label, and the Service that follows it.
 
-`python kubernetes_observer.py SERVICE SELECTOR` watches the pods of a selector, and asks the
-Service again and again who answers, each time over a new connection. On port 8000 it tells for each
-fencing token: since when its leader leads, by that leader's own word; when the watch has shown its
-label; when the Service has first led to it. Runs in a pod; standard library only.
+`python kubernetes_observer.py SERVICE SELECTOR ELECTION ETCD` watches the pods of a selector, and
+asks the Service again and again who answers, each time over a new connection. On port 8000 it tells
+for each fencing token: since when its leader leads, by that leader's own word; when the watch has
+shown its label; when the Service has first led to it. Asked for `/handover/ID` it has the leader
+hand over to ID: here, because a command's own process would begin and end beside what is measured.
+Runs in a pod with the sidecar's image.
 """
 
+import asyncio
 import datetime as dt
 import http.client
 import json
@@ -17,6 +20,10 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from sidecar.cli.reaching import reached
+from sidecar.election.commands import Commands
+from sidecar.settings import StoreSettings
 
 PORT, STATUS = 8000, 4040
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -85,16 +92,45 @@ def keep_asking(service: str, seen: Seen) -> None:
         time.sleep(ASK_EVERY)
 
 
+class Hand:
+    """Gives the election commands, over a connection that stays open."""
+
+    def __init__(self, election: str, endpoints: str) -> None:
+        self._settings = StoreSettings.read({"election": election, "endpoints": endpoints})
+        self._loop = asyncio.new_event_loop()
+        self._commands: asyncio.Future[Commands] = self._loop.create_future()
+
+    def run(self) -> None:
+        """Hold the connection, for ever."""
+        self._loop.run_until_complete(self._hold())
+
+    def over(self, to: str) -> None:
+        """Have the leader hand over; return when the next one leads."""
+        asyncio.run_coroutine_threadsafe(self._over(to), self._loop).result()
+
+    async def _hold(self) -> None:
+        async with reached(self._settings) as etcd:
+            self._commands.set_result(Commands(etcd, self._settings.election))
+            await asyncio.Event().wait()
+
+    async def _over(self, to: str) -> None:
+        await (await self._commands).handover(to)
+
+
 def main() -> None:
     """Watch, ask and answer until the pod is deleted."""
-    service, selector = sys.argv[1:]
-    seen = Seen()
+    service, selector, election, endpoints = sys.argv[1:]
+    seen, hand = Seen(), Hand(election, endpoints)
+    threading.Thread(target=hand.run, daemon=True).start()
     threading.Thread(target=keep_asking, args=(service, seen), daemon=True).start()
     watching = threading.Thread(target=watch, args=(selector, seen), daemon=True)
     watching.start()
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            _, _, to = self.path.partition("/handover/")
+            if to:
+                hand.over(to)
             told = seen.told()
             status = http.client.OK if watching.is_alive() else http.client.SERVICE_UNAVAILABLE
             self.send_response(status)

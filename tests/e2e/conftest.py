@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +15,7 @@ from tests.e2e.support.collecting import collect
 from tests.e2e.support.engine import NAME, UnfitMachineError
 from tests.e2e.support.operator import provide_operator
 from tests.e2e.support.release import Release, released
+from tests.e2e.support.sharing import nodes
 
 VALUES = Path(__file__).with_name("values.yaml")
 _FAILED = pytest.StashKey[bool]()
@@ -35,15 +36,25 @@ def kind_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def release(request: pytest.FixtureRequest, kind_cluster: Cluster) -> Iterator[Release]:
-    """Return the release of a module, with the values that the module's `VALUES` says."""
+    """Return the release of a module, with the values that the module's `VALUES` says.
+
+    A module that is `ALONE` takes nodes or the API server away: no other has a release meanwhile.
+    """
     module = request.module.__name__.rpartition(".")[2]
     # On somebody else's cluster a shorter name may be taken, and what has it is deleted first.
     namespace = re.sub(r"[^a-z0-9]+", "-", f"{NAME}-{module.removeprefix('test_')}")
     made = Release(kind_cluster, namespace, values=dict(getattr(request.module, "VALUES", {})))
-    if made.values.get("operator", {}).get("enabled"):
-        provide_operator(kind_cluster)
-    with released(kind_cluster, namespace, made):
-        yield made
+    with nodes(alone=getattr(request.module, "ALONE", False)):
+        if made.values.get("operator", {}).get("enabled"):
+            provide_operator(kind_cluster)
+        with released(kind_cluster, namespace, made):
+            yield made
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return what takes a measured figure, in words: it is shown at the end of the run."""
+    return lambda told: request.node.user_properties.append(("measured", told))
 
 
 @pytest.fixture(autouse=True)
@@ -56,9 +67,27 @@ def what_failed(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the shortest way through, and end with what stops nodes."""
-    order = {"test_smoke": 0, "test_node_dies": 2}
-    items.sort(key=lambda item: order.get(item.path.stem, 1))
+    """Begin with the shortest way through, and end with what needs the cluster alone.
+
+    The tests of the operator that need no cluster are done by one worker while another makes it.
+    """
+
+    def order(item: pytest.Item) -> int:
+        if item.path.parent.name == "operator":
+            return 1
+        if item.path.stem == "test_smoke":
+            return 0
+        return 3 if getattr(item.module, "ALONE", False) else 2  # type: ignore[attr-defined]
+
+    items.sort(key=order)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, told in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(f"measured: {told}")
 
 
 def _stop(number: int, _: FrameType | None) -> None:

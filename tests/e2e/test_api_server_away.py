@@ -12,6 +12,7 @@ from tests.e2e.support.release import Release, Values
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+ALONE = True
 VALUES: Values = {}
 RESOURCES = "http://demo:8081/resources"
 OUTAGE = 60.0  # seconds

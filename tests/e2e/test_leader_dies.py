@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.e2e.support.load import load
-from tests.e2e.support.release import SIDECAR, Leader, Release, Values
+from tests.e2e.support.release import SIDECAR, Release, Values
 from tests.support.procs import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -130,23 +130,3 @@ def test_when_sidecar_and_program_die_together_somebody_leads_again(release: Rel
     release.restarted(before.pod, SIDECAR, both[0])
     release.restarted(before.pod, "master", both[1])
     assert release.settled().token >= before.token
-
-
-def test_draining_the_leaders_node_costs_no_request(release: Release) -> None:
-    release.cluster.own_engine()  # somebody else's nodes hold somebody else's pods
-    before: Leader = release.lead_on_worker()
-    node = release.node_of(before.pod)
-    terms = len(release.history())
-    with load(release.kubectl, release.image, RESOURCES) as requests:
-        try:
-            release.cluster.kubectl.run(
-                "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"
-            )
-            after = release.changed_from(before)
-            tally = requests.goes_on()
-        finally:
-            release.cluster.kubectl.run("uncordon", node)
-    assert after.pod != before.pod
-    assert tally.failures == 0, tally
-    release.settled()
-    assert len(release.history()) == terms + 1

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.support.cluster import CONTROL_PLANE
 from tests.e2e.support.kubectl import Object
 from tests.e2e.support.release import Release, Values
 
@@ -12,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 # However little space is wasted, defragmenting finds something to do.
 VALUES: Values = {"etcd": {"replicas": 1, "defragmentation": {"wasted": 0}}}
 PRIORITY = "leader-sidecar-e2e"
-CONTROL_PLANE = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}
+TOLERATED = {"key": CONTROL_PLANE, "operator": "Exists"}
 SPOT = {"key": "example.org/spot", "operator": "Exists"}
 SMALL = {"requests": {"cpu": "20m", "memory": "80Mi"}, "limits": {"memory": "300Mi"}}
 MASTER = {
@@ -32,7 +33,7 @@ MASTER = {
     "podLabels": {"example.org/team": "shop"},
     "podAnnotations": {"example.org/release": "{{ .Release.Name }}"},
     "topologySpreadConstraints": [],
-    "tolerations": [CONTROL_PLANE, SPOT],
+    "tolerations": [TOLERATED, SPOT],
     "priorityClassName": PRIORITY,
     "podDisruptionBudget": {"maxUnavailable": 2},
 }
@@ -57,7 +58,7 @@ ETCD = {
     "config": {"log-level": "warn"},
     "persistence": {"whenScaled": "Retain"},
     "antiAffinity": "preferred",
-    "tolerations": [CONTROL_PLANE, SPOT],
+    "tolerations": [TOLERATED, SPOT],
     "topologySpreadConstraints": [],
     "priorityClassName": PRIORITY,
     "resources": SMALL,

@@ -1,32 +1,28 @@
-"""The operator where there are nodes: what kubectl shows, repairs, drains, injection, Services."""
+"""The operator where there are nodes: what kubectl shows, repairs, injection, Services."""
 
-import datetime as dt
 import json
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.e2e.support.cluster import OURS
 from tests.e2e.support.kubectl import Object
-from tests.e2e.support.load import load
 from tests.e2e.support.operator import KIND, Elect, Operator, install_kind
-from tests.e2e.support.release import SIDECAR, STATUS, Leader, Release, Values
+from tests.e2e.support.release import SIDECAR, STATUS, Leader, Release, Values, moment
 from tests.support.procs import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
-# etcd is where no test takes the node away, and a leader that is frozen for a moment leads on.
+# A leader that is frozen for a moment leads on.
 VALUES: Values = {
-    "etcd": {"replicas": 1, "nodeSelector": {_CONTROL_PLANE: ""}},
+    "etcd": {"replicas": 1},
     "sidecar": {"ttl": "10s"},
     "operator": {"enabled": True, "scope": "cluster", "ttl": "5s"},
 }
-RESOURCES = "http://demo:8081/resources"
 ROLE = "leader-sidecar.io/role"
 AT_ONCE = 1.0  # seconds
 WITHIN = 60.0  # seconds; a bound for a slow machine, not an expectation
@@ -44,21 +40,10 @@ def elect(release: Release) -> Elect:
     return Elect(release, release.name, release.namespace)
 
 
-def others(release: Release, leader: Leader) -> list[str]:
-    """Return the pods that do not lead."""
-    pods = [pod["metadata"]["name"] for pod in release.pods()]
-    return [pod for pod in pods if pod != leader.pod]
-
-
 def role(release: Release, pod: str) -> str | None:
     """Return what a pod's label says."""
     labels: dict[str, str] = release.kubectl.get("pod", pod)["metadata"]["labels"]
     return labels.get(ROLE)
-
-
-def began(term: Object) -> float:
-    """Return when a term began by its leader's clock, seconds since 1970."""
-    return dt.datetime.fromisoformat(term["from"]).timestamp()
 
 
 # --- what kubectl shows -------------------------------------------------------------------------
@@ -66,7 +51,7 @@ def began(term: Object) -> float:
 
 @pytest.mark.parametrize("changes", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_kubectl_shows_leader_token_and_candidates_at_once_after_each_change(
-    release: Release, elect: Elect, changes: int
+    release: Release, elect: Elect, changes: int, measured: Callable[[str], None]
 ) -> None:
     release.cluster.own_engine()  # whose nodes have the clock of this machine
     leader = release.settled()
@@ -78,7 +63,7 @@ def test_kubectl_shows_leader_token_and_candidates_at_once_after_each_change(
         ThreadPoolExecutor(1) as pool,
     ):
         for _ in range(changes):
-            to = others(release, leader)[-1]
+            to = release.followers(leader)[-1]
             seen = len(shown.lines())
             asked = pool.submit(release.command, "handover", "--to", to)
 
@@ -91,9 +76,9 @@ def test_kubectl_shows_leader_token_and_candidates_at_once_after_each_change(
             asked.result()
             term = release.ask(to, "/history")[-1]
             assert (term["leader"], str(term["token"])) == (to, found[2])
-            took.append(at - began(term))
+            took.append(at - moment(term["from"]))
             leader = Leader(to, term["token"])
-    print(  # noqa: T201 - what was measured
+    measured(
         f"{changes} changes: shown after p50 {statistics.median(took) * 1e3:.0f} ms, "
         f"worst {max(took) * 1e3:.0f} ms"
     )
@@ -114,7 +99,7 @@ def falsify(release: Release, pod: str, wrong: str | None, *, right: str) -> Non
 
 def test_labels_falsified_by_hand_are_put_right(release: Release, operator: Operator) -> None:
     leader = release.settled()
-    follower = others(release, leader)[0]
+    follower = release.followers(leader)[0]
     repairs = operator.metric(REPAIRS)
     for wrong in ("leader", "nonsense", None):
         falsify(release, follower, wrong, right="follower")
@@ -134,45 +119,6 @@ def test_the_label_of_a_frozen_sidecar_is_put_right(release: Release, elect: Ele
     release.settled()
 
 
-# --- drains -------------------------------------------------------------------------------------
-
-
-def drained(release: Release, *nodes: str) -> None:
-    """Drain nodes as people do, one after the other."""
-    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
-    release.cluster.kubectl.run("drain", *nodes, *options)
-
-
-@pytest.mark.parametrize("drains", [3, pytest.param(20, marks=pytest.mark.long)])
-def test_before_a_drain_takes_its_pod_the_leader_was_asked_to_hand_over(
-    release: Release, elect: Elect, drains: int
-) -> None:
-    gaps: list[float] = []
-    for _ in range(drains):
-        before = release.lead_on_worker()
-        node = release.node_of(before.pod)
-        terms = len(release.history())
-        with load(release.kubectl, release.image, RESOURCES) as requests:
-            try:
-                drained(release, node)
-                after = release.changed_from(before)
-                tally = requests.goes_on()
-            finally:
-                release.cluster.kubectl.run("uncordon", node)
-        assert tally.failures == 0, tally
-        assert release.settled() == after
-        *_, ended, running = release.history()
-        assert len(release.history()) == terms + 1
-        # A pod that ends on its own says `retired`.
-        assert (ended["leader"], ended["reason"]) == (before.pod, "handover")
-        move = elect.status["move"]
-        assert move["reason"] in {"NodeCordoned", "Eviction"}
-        assert (move["token"], move["to"], move["result"]) == (before.token, after.pod, "Done")
-        gaps.append(began(running) - dt.datetime.fromisoformat(ended["until"]).timestamp())
-        elect.shows(after.pod, after.token, 3)
-    print(f"{drains} drains: gap p50 {statistics.median(gaps) * 1e3:.0f} ms")  # noqa: T201
-
-
 # --- replicas that die --------------------------------------------------------------------------
 
 
@@ -182,7 +128,7 @@ def test_a_replica_killed_in_a_handover_leaves_one_change_behind(
     before = release.settled()
     terms = len(release.history())
     working = operator.working()
-    to = others(release, before)[0]
+    to = release.followers(before)[0]
     container = operator.container(working)
     with release.container(before.pod, SIDECAR).frozen():  # it obeys when it runs again
         elect.annotate(to)
@@ -209,14 +155,14 @@ def test_with_both_replicas_killed_the_election_goes_on_and_is_shown_later(
     before = release.settled()
     for pod in operator.pods:
         operator.container(pod).kill()
-    to = others(release, before)[0]
+    to = release.followers(before)[0]
     release.command("handover", "--to", to)
     after = release.settled()
     assert after.pod == to
     elect.shows(after.pod, after.token, 3)
 
 
-# --- other namespaces ---------------------------------------------------------------------------
+# --- no replica at all --------------------------------------------------------------------------
 
 
 def restricted(name: str) -> Object:
@@ -285,6 +231,32 @@ def containers(pod: Object) -> list[str]:
     return [c["name"] for c in [*spec.get("initContainers", []), *spec["containers"]]]
 
 
+def test_without_a_replica_pods_start_and_elections_go_on_and_can_be_deleted(
+    release: Release, elect: Elect, operator: Operator
+) -> None:
+    before = release.settled()
+    namespace = f"{release.namespace}-goes"
+    within = release.cluster.kubectl.within(namespace)
+    release.cluster.kubectl.apply(restricted(namespace), election(release, namespace))
+    other = Elect(release, "web", namespace)
+    wait_until(lambda: other.status.get("health") == "NoLeader", "it is looked after", WITHIN)
+    operator.scale(0)
+    try:
+        release.cluster.kubectl.apply(web(release, namespace, 1))
+        within.run("rollout", "status", "deployment/web", "--timeout=120s")
+        (pod,) = within.get("pods", "-l", "app=web")["items"]
+        assert containers(pod) == ["web"]  # it runs without a sidecar
+        release.kubectl.run("delete", "pod", before.pod)
+        after = release.changed_from(before)
+        within.run("delete", "elect", "web", "--timeout=30s")
+        within.apply(election(release, namespace))
+        release.cluster.kubectl.run("delete", "namespace", namespace, "--timeout=120s")
+    finally:
+        operator.scale(2)
+    assert release.settled() == after
+    elect.shows(after.pod, after.token, 3)
+
+
 # --- injection and Services ---------------------------------------------------------------------
 
 
@@ -344,7 +316,7 @@ while True:
 
 @pytest.mark.parametrize("changes", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_the_service_leads_to_the_next_leader_from_another_pod(
-    release: Release, shop: Elect, changes: int
+    release: Release, shop: Elect, changes: int, measured: Callable[[str], None]
 ) -> None:
     release.cluster.own_engine()  # whose nodes have the clock of this machine
     took: list[float] = []
@@ -361,8 +333,8 @@ def test_the_service_leads_to_the_next_leader_from_another_pod(
             answered = float(asker.wait_for_line(rf"^{to} ([\d.]+)$")[1])
         term = json.loads(shop.kubectl.ask_pod(to, STATUS, "/history"))[-1]
         assert term["leader"] == to
-        took.append(answered - began(term))
-    print(  # noqa: T201 - what was measured
+        took.append(answered - moment(term["from"]))
+    measured(
         f"{changes} changes: answered through the Service after p50 "
         f"{statistics.median(took) * 1e3:.0f} ms, worst {max(took) * 1e3:.0f} ms"
     )
@@ -382,6 +354,6 @@ def test_the_chart_of_the_kind_is_upgraded_in_place_with_objects_in_it(
     labels = release.cluster.kubectl.get("crd", KIND)["metadata"]["labels"]
     assert labels["upgraded"] == "yes"
     assert elect.document["metadata"] == before
-    release.command("handover", "--to", others(release, leader)[0])
+    release.command("handover", "--to", release.followers(leader)[0])
     after = release.settled()
     elect.shows(after.pod, after.token, 3)

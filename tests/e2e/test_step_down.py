@@ -3,7 +3,6 @@
 Beside each Master is a witness: a container of another user, which tells when it saw which status.
 """
 
-import datetime as dt
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,7 @@ import pytest
 
 from tests.e2e.support.load import load
 from tests.e2e.support.records import term
-from tests.e2e.support.release import SIDECAR, Leader, Release, Values
+from tests.e2e.support.release import SIDECAR, Leader, Release, Values, moment
 from tests.support.procs import Child
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -97,7 +96,7 @@ def said_at(lines: list[str], message: str) -> float:
     """Return when a sidecar has said this first, by its own log; seconds since 1970."""
     said = [line["ts"] for line in documents(lines) if line["msg"].startswith(message)]
     assert said, f"{message!r} is not in {lines}"
-    return dt.datetime.fromisoformat(said[0]).timestamp()
+    return moment(said[0])
 
 
 def began_at(lines: list[str], token: int) -> float:

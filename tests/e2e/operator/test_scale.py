@@ -8,6 +8,7 @@ import functools
 import os
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def processor(replica: Replica) -> float:
     ("elections", "rest"), [(5, 20.0), pytest.param(50, 60.0, marks=pytest.mark.long)]
 )
 def test_at_rest_it_costs_little_and_writes_nothing(
-    shop: Shop, elections: int, rest: float
+    shop: Shop, elections: int, rest: float, measured: Callable[[str], None]
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(
@@ -99,7 +100,7 @@ def test_at_rest_it_costs_little_and_writes_nothing(
         time.monotonic() - began,
         replica.metric("leader_sidecar_operator_api_requests_total") - requests,
     )
-    print(  # noqa: T201 - what was measured
+    measured(
         f"{elections} Elections, {elections * PODS} pods: healthy after {took:.1f} s, "
         f"{memory(replica) / 1e6:.1f} MB, {share * 100:.2f} % of a core, "
         f"{asked:.0f} requests in {seconds:.0f} s"
@@ -121,7 +122,7 @@ def written(replica: Replica) -> float:
 
 @pytest.mark.parametrize("changes", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_status_and_labels_are_right_within_a_second_of_every_change(
-    shop: Shop, changes: int
+    shop: Shop, changes: int, measured: Callable[[str], None]
 ) -> None:
     names = ("m-0", "m-1", "m-2")
     for each in names:
@@ -145,7 +146,7 @@ def test_status_and_labels_are_right_within_a_second_of_every_change(
             shop.wait_for_label(to)
             labelled.append(time.monotonic() - began)
             assert asked.result().returncode == 0
-    print(  # noqa: T201 - what was measured
+    measured(
         f"{changes} changes: slice p50 {statistics.median(led) * 1e3:.0f} ms; "
         f"status p50 {statistics.median(shown) * 1e3:.0f} ms, worst "
         f"{max(shown) * 1e3:.0f} ms; label put right p50 {statistics.median(labelled) * 1e3:.0f} "

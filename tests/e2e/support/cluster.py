@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ import pytest
 from tests.e2e.support import tools
 from tests.e2e.support.engine import NAME, Engine, UnfitMachineError, engine, run, say
 from tests.e2e.support.images import Images, images
-from tests.e2e.support.kubectl import Kubectl, Object
+from tests.e2e.support.kubectl import Kubectl, Object, names
 from tests.e2e.support.sharing import for_one_run
 
 NODES = 3
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+"""The label of nodes that no test drains or stops, and their taint."""
 OURS = {"leader-sidecar-e2e": "true"}
 """The label of the namespaces of tests."""
 _PODS = "10.244.0.0/16"
@@ -60,6 +62,10 @@ class Cluster:
         if self.engine is None:
             pytest.skip("the nodes of this cluster are not ours")
         return self.engine
+
+    def workers(self) -> Sequence[str]:
+        """Return the nodes that a test may take away."""
+        return names(self.kubectl.get("nodes", "-l", f"!{CONTROL_PLANE}"))
 
     def load(self, *images: str) -> None:
         """Bring images of the engine into the nodes."""

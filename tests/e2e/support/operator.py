@@ -8,6 +8,8 @@ from tests.e2e.support.engine import run
 from tests.e2e.support.images import operator_image
 from tests.e2e.support.kubectl import Object
 from tests.e2e.support.release import Container, Release
+from tests.e2e.support.sharing import folder
+from tests.support.binaries import locked
 from tests.support.helm import CHART
 from tests.support.procs import inherited_environment, wait_until
 
@@ -19,9 +21,10 @@ _WITHIN = 60.0  # seconds; a bound for a slow machine, not an expectation
 
 def provide_operator(cluster: Cluster) -> None:
     """Bring the image into nodes that are ours, and the kind Election into the cluster."""
-    if cluster.engine is not None:
-        cluster.load(operator_image())
-    install_kind(cluster)
+    with locked(folder() / "operator.lock"):
+        if cluster.engine is not None:
+            cluster.load(operator_image())
+        install_kind(cluster)
 
 
 def install_kind(cluster: Cluster, *choices: str) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.support.cluster import CONTROL_PLANE
 from tests.e2e.support.kubectl import Kubectl, Object
 
 _PORT = 8000
-_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +20,13 @@ class Running:
     kubectl: Kubectl
     pod: str
 
-    def told(self) -> Any:
-        """Return what it has found so far.
+    def told(self, path: str = "/") -> Any:
+        """Return what it has found so far, or what it answers to another path.
 
         Raises:
             RuntimeError: it does not answer.
         """
-        return json.loads(self.kubectl.ask_pod(self.pod, _PORT, "/"))
+        return json.loads(self.kubectl.ask_pod(self.pod, _PORT, path))
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def running(
         "data": {source.name: source.read_text()},
     }
     pod = _pod(name, image, [source.name, *arguments], account)
-    if kubectl.exists("nodes", "-l", _CONTROL_PLANE):  # that of a hosted cluster is not shown
-        pod["spec"]["nodeSelector"] = {_CONTROL_PLANE: ""}  # no test drains or stops it
+    if kubectl.exists("nodes", "-l", CONTROL_PLANE):  # that of a hosted cluster is not shown
+        pod["spec"]["nodeSelector"] = {CONTROL_PLANE: ""}  # no test drains or stops it
     kubectl.apply(program, pod)
     try:
         kubectl.run("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
@@ -75,7 +75,7 @@ def _pod(name: str, image: str, command: list[str], account: str | None) -> Obje
             "automountServiceAccountToken": account is not None,
             "serviceAccountName": account or "default",
             "terminationGracePeriodSeconds": 1,
-            "tolerations": [{"key": _CONTROL_PLANE, "operator": "Exists"}],
+            "tolerations": [{"key": CONTROL_PLANE, "operator": "Exists"}],
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": 65532,

@@ -1,5 +1,6 @@
 """A release of the chart in a namespace of its own, and what its sidecars say."""
 
+import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from tests.e2e.support import tools
 from tests.e2e.support.cluster import OURS, Cluster
 from tests.e2e.support.collecting import collect
 from tests.e2e.support.engine import run
-from tests.e2e.support.kubectl import Kubectl, Object
+from tests.e2e.support.kubectl import Kubectl, Object, names
 from tests.e2e.support.volumes import provide_volumes
 from tests.support.helm import CHART
 from tests.support.procs import inherited_environment, wait_until
@@ -21,7 +22,6 @@ STATUS = 4040
 """Where the sidecars answer, unless the values say otherwise."""
 SIDECAR = "leader-sidecar"
 """The sidecar's container."""
-_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 _ROLE = "leader-sidecar.io/role"
 _WITHIN = 240.0  # seconds; a bound for a slow machine, not an expectation
 
@@ -127,6 +127,10 @@ class Release:
         found = self.kubectl.get("pods", "-l", self.selector(component))["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
+    def followers(self, leader: Leader) -> list[str]:
+        """Return the pods that do not lead."""
+        return [name for name in names({"items": self.pods()}) if name != leader.pod]
+
     def selector(self, component: str = "master") -> str:
         """Return what its pods of a component have in common."""
         return f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component={component}"
@@ -208,8 +212,7 @@ class Release:
 
     def lead_on_worker(self) -> Leader:
         """Have a pod lead that is on a node which a test may take away; return the leader."""
-        nodes = self.cluster.kubectl.get("nodes", "-l", f"!{_CONTROL_PLANE}")["items"]
-        workers = {node["metadata"]["name"] for node in nodes}
+        workers = self.cluster.workers()
         before = self.settled()
         on_workers = [
             pod["metadata"]["name"] for pod in self.pods() if pod["spec"]["nodeName"] in workers
@@ -293,3 +296,8 @@ def released(cluster: Cluster, namespace: str, *releases: Release) -> Iterator[N
         for release in releases:
             release.helm("uninstall", "--ignore-not-found")
         cluster.kubectl.run("delete", "namespace", namespace, "--wait=false")
+
+
+def moment(told: str) -> float:
+    """Return a moment that a sidecar tells, in seconds since 1970."""
+    return dt.datetime.fromisoformat(told).timestamp()

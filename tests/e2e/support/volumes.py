@@ -4,9 +4,11 @@ from pathlib import PurePosixPath
 
 from tests.e2e.support.cluster import Cluster
 from tests.e2e.support.kubectl import Kubectl, Object
+from tests.e2e.support.sharing import folder
+from tests.support.binaries import locked
 
 STORAGE_CLASS = "leader-sidecar-e2e"
-_PER_NODE = 4
+_PER_NODE = 8
 _FOLDER = PurePosixPath("/var/local/leader-sidecar-e2e")
 
 
@@ -27,24 +29,35 @@ def provide_volumes(cluster: Cluster) -> None:
         "provisioner": "kubernetes.io/no-provisioner",
         "volumeBindingMode": "WaitForFirstConsumer",
     }
+    with locked(folder() / "volumes.lock"):
+        cluster.kubectl.apply(storage, *_lacking(cluster))
+
+
+def _lacking(cluster: Cluster) -> list[Object]:
+    """Return the volumes to make; what is there and used up is deleted."""
     there = {v["metadata"]["name"]: v for v in cluster.kubectl.get("persistentvolumes")["items"]}
     wanted = [
         (node["metadata"]["name"], number)
         for node in cluster.kubectl.get("nodes")["items"]
         for number in range(_PER_NODE)
     ]
-    objects = [storage]
+    lacking: dict[str, list[int]] = {}
     for node, number in wanted:
         name = f"{node}-{number}"
         phase = there[name]["status"].get("phase") if name in there else None
         if phase in {"Available", "Bound"}:
             continue
-        folder = str(_FOLDER / str(number))
         if phase is not None:
             cluster.kubectl.run("delete", "persistentvolume", name)
-        cluster.on_node(node, "sh", "-ec", f"rm -rf {folder}; mkdir -p {folder}")
-        objects.append(_volume(name, node, folder))
-    cluster.kubectl.apply(*objects)
+        lacking.setdefault(node, []).append(number)
+    for node, numbers in lacking.items():
+        each = " ".join(str(_FOLDER / str(number)) for number in numbers)
+        cluster.on_node(node, "sh", "-ec", f"rm -rf {each}; mkdir -p {each}")
+    return [
+        _volume(f"{node}-{number}", node, str(_FOLDER / str(number)))
+        for node, numbers in lacking.items()
+        for number in numbers
+    ]
 
 
 def _volume(name: str, node: str, folder: str) -> Object:
