@@ -98,4 +98,5 @@ def test_a_replica_that_is_killed_in_a_handover_leaves_one_change_behind(one: Sh
 
     one.until(is_off, "the second replica takes the annotation off")
     assert one.status["transitions"] == 2
-    assert one.status["move"]["result"] == "Done"
+    # The status is written after it.
+    one.until(lambda: one.status.get("move", {}).get("result") == "Done", "the move is told")
