@@ -20,6 +20,7 @@ from starlette.routing import Route
 
 from sidecar.core.keys import Layout
 from sidecar.core.queue import QueueReplica
+from sidecar.election.background import Background
 from sidecar.election.ports import Clock
 from sidecar.errors import ApiError, ConfigError, CoordinatorError, SidecarError
 from sidecar.operator import commanding, eviction, injection
@@ -66,6 +67,7 @@ class Admission:
         defaults: for injected sidecars.
         clock: tells when a move was.
         meter: counts answers.
+        tasks: where evictions are looked at.
         reads_nodes: whether nodes may be read (not in namespaced mode).
     """
 
@@ -77,6 +79,7 @@ class Admission:
         clock: Clock,
         meter: AdmissionMeter,
         *,
+        tasks: Background,
         reads_nodes: bool,
     ) -> None:
         self._api = api
@@ -85,6 +88,7 @@ class Admission:
         self._clock = clock
         self._meter = meter
         self._reads_nodes = reads_nodes
+        self._tasks = tasks
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -129,12 +133,24 @@ class Admission:
         asked = eviction.read_eviction(request)
         if asked.is_dry_run or not asked.name:
             return {}, "nothing"
+        answer = asyncio.get_running_loop().create_future()
+        self._tasks.start(self._hold(asked, answer), name="operator-eviction")
+        # Who asks is not kept waiting for what is cleaned up afterwards, such as a lease in etcd.
+        done, _ = await asyncio.wait({answer}, timeout=_HOLD)
+        if done:
+            return {}, answer.result()
+        log.warning("eviction held no longer pod=%s/%s", asked.namespace, asked.name)
+        return {}, "not_moved"
+
+    async def _hold(self, asked: Eviction, answer: asyncio.Future[str]) -> None:
+        """Find an answer, as long as somebody waits for it."""
         try:
             async with asyncio.timeout(_HOLD):
-                return {}, await self._before(asked)
+                answer.set_result(await self._before(asked))
         except TimeoutError:
-            log.warning("eviction held no longer pod=%s/%s", asked.namespace, asked.name)
-            return {}, "not_moved"
+            pass  # nobody waits any more
+        except Exception as exc:  # noqa: BLE001 - it is raised where the answer is waited for
+            answer.set_exception(exc)
 
     async def _before(self, asked: Eviction) -> str:
         namespace = asked.namespace

@@ -77,11 +77,11 @@ class _Believer(NoKeeper):
     async def settle(self) -> None:
         """Wait for it; where it does not end, this process does, and the lease ends alone."""
         try:
-            async with asyncio.timeout(_LAST_WRITES):
+            # Of the two bounds the other one, of what was begun in the term, comes first.
+            async with asyncio.timeout(2 * _LAST_WRITES):
                 await self.idle.wait()
         except TimeoutError:
-            log.critical("the work of the term does not end; ending the process")
-            os._exit(LOST)
+            _end_now(LOST, 2 * _LAST_WRITES)
 
 
 class Operator:
@@ -176,7 +176,20 @@ class Operator:
             while gate.is_open():
                 news.look()
                 await news.wait()
-        await self._end(leading)
+            is_planned = self._stopping.is_set()
+            within = _LAST_WRITES if is_planned else self._margin
+            # What is left, requests under way and the thread that watches, has the time in which
+            # nobody else can lead yet.
+            loop = asyncio.get_running_loop()
+            at_last = loop.call_later(within, _end_now, DONE if is_planned else LOST, within)
+        if leading.watch is not None:
+            await leading.watch.ended()
+        at_last.cancel()
+        self._believer.idle.set()
+        if not is_planned:
+            log.warning("leadership lost; ending, to begin anew")
+            self._exit_code = LOST
+            self._candidate.stop()
 
     async def _note_failure(self, leading: Leading) -> None:
         await leading.has_failed.wait()
@@ -184,20 +197,6 @@ class Operator:
         self._exit_code = LOST
         self._candidate.stop()
         await asyncio.Event().wait()
-
-    async def _end(self, leading: Leading) -> None:
-        """See the thread out, in the time that nobody else can lead yet."""
-        is_planned = self._stopping.is_set()
-        within = _LAST_WRITES if is_planned else self._margin
-        if leading.watch is not None and not await leading.watch.ended(within):
-            # It only reads, but it may not outlive the term, and may not be started again.
-            log.error("the watching thread has not ended in %.1f s; ending the process", within)
-            os._exit(DONE if is_planned else LOST)
-        self._believer.idle.set()
-        if not is_planned:
-            log.warning("leadership lost; ending, to begin anew")
-            self._exit_code = LOST
-            self._candidate.stop()
 
     # --- what is served -------------------------------------------------------------------
 
@@ -211,6 +210,7 @@ class Operator:
             self._settings.defaults,
             self._clock,
             self._metrics,
+            tasks=tasks,
             reads_nodes=not self._settings.namespaces,
         )
         server = HttpServer(self._webhook, admission.app(), self._clock, keeper.tls)
@@ -244,6 +244,12 @@ class Operator:
     async def _expose(self, request: Request) -> Response:
         content, kind = self._own.expose(request.headers.get("accept", ""))
         return Response(content, headers={"content-type": kind})
+
+
+def _end_now(code: int, within: float) -> None:
+    """End this process as it is: what is left of a term may not outlive it."""
+    log.critical("the work of the term has not ended in %.1f s; ending the process", within)
+    os._exit(code)
 
 
 def _verdict(holds: bool) -> Response:

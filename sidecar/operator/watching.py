@@ -65,10 +65,9 @@ class Watch:
         """Whether the thread has not ended."""
         return self._thread.is_alive()
 
-    async def ended(self, within: float) -> bool:
-        """Wait until the thread has ended; False: it has not, within so many seconds."""
-        await asyncio.to_thread(self._thread.join, within)
-        return not self._thread.is_alive()
+    async def ended(self) -> None:
+        """Wait until the thread has ended."""
+        await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
         # Its account of each handler and of each reconnection; errors still come through.

@@ -5,7 +5,7 @@ import ipaddress
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,14 @@ ROLE, TERM = "leader-sidecar.io/role", "leader-sidecar.io/term"
 class Replica:
     """One operator process."""
 
-    def __init__(self, shop: "Shop", name: str, options: Iterable[str]) -> None:
+    def __init__(
+        self,
+        shop: "Shop",
+        name: str,
+        options: Iterable[str],
+        prefix: Sequence[str] = (),
+        module: str = "sidecar",
+    ) -> None:
         self.name = name
         self._http, self._webhook = ReservedPort(), ReservedPort()
         self.webhook_port = self._webhook.number
@@ -41,10 +48,11 @@ class Replica:
             "POD_NAMESPACE": shop.namespace,
         }
         self.child = Child(
-            [sys.executable, "-m", "sidecar", *arguments],
+            [sys.executable, "-m", module, *arguments],
             name=name,
             folder=shop.folder,
             env=environment,
+            prefix=prefix,
         )
 
     def start(self) -> Self:
@@ -119,11 +127,16 @@ class Shop:
 
     # --- making -------------------------------------------------------------------------------
 
-    def operator(self, name: str = "op-0", *options: str) -> Replica:
-        """Start an operator for this namespace, or with `--namespaces=` for all."""
+    def operator(
+        self, name: str = "op-0", *options: str, prefix: Sequence[str] = (), module: str = "sidecar"
+    ) -> Replica:
+        """Start an operator for this namespace, or with `--namespaces=` for all.
+
+        `prefix` is a command that runs it, `module` another program than ours.
+        """
         if not any(option.startswith("--namespaces") for option in options):
             options = (*options, f"--namespaces={self.namespace}")
-        replica = Replica(self, name, options)
+        replica = Replica(self, name, options, prefix, module)
         self._replicas.append(replica)
         return replica.start()
 
@@ -165,6 +178,24 @@ class Shop:
             "conditions": [{"type": "Ready", "status": "True"}],
         }
         self.server.admin.merge(f"{self.path(name)}/status", {"status": status})
+
+    def grant(self, *rules: Object) -> None:
+        """Let operators of this namespace do this, and nothing else."""
+        self.user = "nobody"
+        here = {"name": "rights", "namespace": self.namespace}
+        api = "rbac.authorization.k8s.io"
+        who = {"apiGroup": api, "kind": "User", "name": self.user}
+        role = {"apiGroup": api, "kind": "Role", "name": "rights"}
+        self.server.must_apply(
+            {"apiVersion": f"{api}/v1", "kind": "Role", "metadata": here, "rules": list(rules)},
+            {
+                "apiVersion": f"{api}/v1",
+                "kind": "RoleBinding",
+                "metadata": here,
+                "roleRef": role,
+                "subjects": [who],
+            },
+        )
 
     def node(self, name: str) -> None:
         """Make a node that takes pods."""

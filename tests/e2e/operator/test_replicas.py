@@ -1,8 +1,11 @@
 """Two replicas: one works, and the other takes over, whatever becomes of the first."""
 
+import time
+
 import pytest
 
 from tests.e2e.operator.shop import Shop
+from tests.support.etcd_cluster import EtcdCluster
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -56,6 +59,33 @@ def test_a_replica_that_was_frozen_ends_and_writes_nothing_more(one: Shop) -> No
     assert one.server.admin.get(one.election_path)["metadata"]["resourceVersion"] == version
 
 
+STUCK = "tests.e2e.operator.stuck"
+
+
+def test_a_term_that_is_lost_ends_the_process_also_where_its_thread_does_not_end(
+    one: Shop, etcd: EtcdCluster
+) -> None:
+    replica = one.operator("op-0", module=STUCK)
+    one.until(lambda: replica.leads, "it leads")
+    (member,) = etcd.members
+    member.pause()
+    try:
+        assert replica.child.wait() == 1
+    finally:
+        member.resume()
+    assert "has not ended in 0.5 s; ending the process" in replica.child.text("err")
+
+
+def test_a_replica_that_is_told_to_stop_ends_also_where_its_thread_does_not(one: Shop) -> None:
+    replica = one.operator("op-0", module=STUCK)
+    lists = "leader_sidecar_operator_api_requests_total"
+    one.until(lambda: replica.metric(lists, resource="pods", code="200"), "it begins to watch")
+    began = time.monotonic()
+    assert replica.child.terminate() == 0
+    assert time.monotonic() - began < 10.0
+    assert "has not ended in 5.0 s; ending the process" in replica.child.text("err")
+
+
 def test_elections_go_on_without_any_operator(one: Shop) -> None:
     first, second = one.operator("op-0"), one.operator("op-1")
     one.until(lambda: first.leads or second.leads, "one leads")
@@ -97,6 +127,13 @@ def test_a_replica_that_is_killed_in_a_handover_leaves_one_change_behind(one: Sh
         return "leader-sidecar.io/handover-to" not in (metadata.get("annotations") or {})
 
     one.until(is_off, "the second replica takes the annotation off")
+    one.until(lambda: one.status.get("move", {}).get("result") == "Done", "it is told")
     assert one.status["transitions"] == 2
-    # The status is written after it.
-    one.until(lambda: one.status.get("move", {}).get("result") == "Done", "the move is told")
+
+
+def test_its_user_needs_no_name_as_in_a_container(one: Shop) -> None:
+    user = ("env", *(f"--unset={name}" for name in ("LOGNAME", "USER", "LNAME", "USERNAME")))
+    space = ("unshare", "--user", "--map-user=65532", "--map-group=65532")
+    replica = one.operator("op-0", prefix=(*user, *space))
+    one.wait_for_leader("m-0")
+    assert replica.leads
