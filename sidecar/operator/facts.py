@@ -12,6 +12,9 @@ from sidecar.operator.names import ELECTION, LABELLED_BY, OPERATOR
 from sidecar.operator.spec import Election
 
 _CORDON = "node.kubernetes.io/unschedulable"
+# Taints that Kubernetes or a cloud puts on a node which goes; those that people reserve nodes by
+# are borne by the pods that run there.
+_GOING = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -90,14 +93,16 @@ def read_pod(document: Mapping[str, Any]) -> Pod:
 def read_node(document: Mapping[str, Any]) -> Node:
     """Read an object of the API."""
     metadata, spec = document["metadata"], document.get("spec") or {}
-    taints = [t for t in spec.get("taints") or () if t.get("effect") == "NoExecute"]
     return Node(
         str(metadata["name"]),
         dict(metadata.get("labels") or {}),
-        bool(spec.get("unschedulable"))
-        or any(t.get("key") == _CORDON for t in spec.get("taints") or ())
-        or bool(taints),
+        bool(spec.get("unschedulable")) or any(map(_closes, spec.get("taints") or ())),
     )
+
+
+def _closes(taint: Mapping[str, Any]) -> bool:
+    key = str(taint.get("key", ""))
+    return key == _CORDON or (taint.get("effect") == "NoExecute" and key.startswith(_GOING))
 
 
 def stands_in(pod: Pod, election: Election) -> bool:
