@@ -84,6 +84,8 @@ class Api:
         self._gate = gate
         self._meter = meter
         self._client: Any = None
+        # Waited for before the gate is asked, and not by the client after it.
+        self._free = asyncio.Semaphore(_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         self._client = ApiClient(self._configuration)
@@ -171,11 +173,12 @@ class Api:
         )
         if query:
             request = (request[0], f"{request[1]}?{query}", *request[2:])
-        if method != "GET":
-            self._gate()
-        code = "none"
+        code = ""
         try:
-            async with asyncio.timeout(_LIMIT):
+            async with asyncio.timeout(_LIMIT), self._free:
+                if method != "GET":
+                    self._gate()
+                code = "none"
                 response = await self._client.call_api(*request)
                 await response.read()
             code = str(response.status)
@@ -188,7 +191,8 @@ class Api:
             code = str(exc.status)
             raise ApiRefused(exc.status, f"{method} {url}: {exc.status} {exc.reason}") from exc
         finally:
-            self._meter.requested(method.lower(), resource, code)
+            if code:
+                self._meter.requested(method.lower(), resource, code)
 
 
 def election_path(namespace: str, name: str = "", part: str = "") -> str:

@@ -1,7 +1,7 @@
 """Every write asks first whether the term may still be acted on, and what its answers mean."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -85,9 +85,9 @@ class Reached(FakeCoordinator):
 async def test_nothing_is_put_into_etcd_once_the_gate_is_closed() -> None:
     inner = Reached()
     txn = Txn(guards=(), then=(Put(b"k", b"v", 0),))
-    is_open = Gated(inner, lambda: None)
-    await is_open.txn(txn, timeout=1)
-    await is_open.grant(1, 30, timeout=1)
+    leads = Gated(inner, is_open)
+    await leads.txn(txn, timeout=1)
+    await leads.grant(1, 30, timeout=1)
     assert inner.sent == ["txn", "grant"]
     shut = Gated(inner, closed)
     for attempt in (shut.txn(txn, timeout=1), shut.grant(1, 30, timeout=1)):
@@ -130,11 +130,15 @@ def server(tmp_path: Path) -> Iterator[KubeApi]:
         yield made
 
 
-def client(server: KubeApi, metrics: OperatorMetrics, *, is_closed: bool = False) -> Api:
+def is_open() -> None:
+    """The gate of a replica that leads."""
+
+
+def client(server: KubeApi, metrics: OperatorMetrics, gate: Callable[[], None] = is_open) -> Api:
     found = Configuration(host=f"https://{server.access.host}:{server.access.port}")
     found.ssl_ca_cert = str(server.account / "ca.crt")
     found.api_key["BearerToken"] = "Bearer token-1"
-    return Api(found, closed if is_closed else lambda: None, metrics)
+    return Api(found, gate, metrics)
 
 
 @pytest.fixture
@@ -160,12 +164,43 @@ async def test_a_patch_comes_back_with_what_has_become_of_the_object(
 async def test_with_the_gate_closed_it_reads_and_does_not_write(
     server: KubeApi, metrics: OperatorMetrics
 ) -> None:
-    async with client(server, metrics, is_closed=True) as api:
+    async with client(server, metrics, closed) as api:
         await api.get(POD)
         for write in (api.patch(POD, {}), api.create(core_path("shop", "events"), {})):
             with pytest.raises(NotLeader):
                 await write
     assert [request.method for request in server.requests] == ["GET"]
+
+
+async def test_a_write_that_waited_for_a_connection_asks_the_gate_then(
+    server: KubeApi, metrics: OperatorMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.operator.api._CONNECTIONS", 1)
+    is_closed = False
+
+    def gate() -> None:
+        if is_closed:
+            raise NotLeader("closed")
+
+    with server.holding("GET") as held:
+        async with client(server, metrics, gate) as api, asyncio.TaskGroup() as tasks:
+            read = tasks.create_task(api.get(POD))
+            await asyncio.to_thread(held.wait)
+            write = tasks.create_task(_refused(api.patch(POD, {"metadata": {"labels": {}}})))
+            await asyncio.sleep(0)  # it waits for the one connection
+            is_closed = True
+            await asyncio.to_thread(held.let_go)
+            await read
+            assert await write
+    assert [request.method for request in server.requests] == ["GET"]
+
+
+async def _refused(attempt: Awaitable[object]) -> bool:
+    try:
+        await attempt
+    except NotLeader:
+        return True
+    return False
 
 
 async def test_a_no_is_told_with_its_status_and_the_servers_words(
