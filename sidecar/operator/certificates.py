@@ -57,13 +57,15 @@ class Bundle:
 
 
 def read_bundle(data: Mapping[str, bytes]) -> Bundle | None:
-    """Return what a Secret holds, or None where it is not whole, or no certificate."""
+    """Return what a Secret holds, or None where it is not whole, or does not belong together."""
     try:
         trusted = data[CA]
         newest = x509.load_pem_x509_certificates(trusted)[0]
-        x509.load_pem_x509_certificate(data[CERT])
-        for name in (KEY, CA_KEY):
-            serialization.load_pem_private_key(data[name], None)
+        leaf = x509.load_pem_x509_certificate(data[CERT])
+        for certificate, name in ((leaf, KEY), (newest, CA_KEY)):
+            key = serialization.load_pem_private_key(data[name], None)
+            if key.public_key() != certificate.public_key():
+                return None
     except (KeyError, ValueError, IndexError):
         return None
     return Bundle(trusted, Pair(_pem(newest), data[CA_KEY]), Pair(data[CERT], data[KEY]))

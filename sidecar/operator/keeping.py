@@ -14,13 +14,13 @@ import logging
 import os
 import random
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar.election.backoff import Backoff
 from sidecar.election.ports import Clock
-from sidecar.errors import ApiError, ApiRefused
+from sidecar.errors import ApiError, ApiRefused, ConfigError
 from sidecar.kube.api import CONFLICT
 from sidecar.operator import certificates
 from sidecar.operator.api import Api, core_path, group_path
@@ -75,38 +75,42 @@ class CertificateKeeper:
                 await self.look()
                 backoff.reset()
                 pause = _EVERY * rng.uniform(0.8, 1.2)
-            except ApiError as exc:
+            except (ApiError, ConfigError) as exc:
                 log.warning("certificate not looked after error=%s", exc)
                 pause = backoff.next()
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
-        """Renew what is due, serve with what there is, have it trusted.
+        """Renew what is due, have it trusted, serve with it.
 
         Raises:
             ApiError: a request failed.
+            ConfigError: the Secret holds no certificate yet, or one that cannot be used.
         """
         data = await self._data()
+        hooks = self._webhooks
         if not {CERT, KEY} <= data.keys():
-            log.warning("the Secret holds no certificate yet secret=%s", self._webhooks.secret)
-            return
+            raise ConfigError([f"Secret {hooks.secret}: holds no certificate yet"])
+        if hooks.is_ours:
+            # First, or those who call would not trust what they are shown.
+            await self._have_it_trusted()
         if data[CERT] != self._shown:
-            await asyncio.to_thread(self._serve, data)
+            try:
+                until = certificates.not_after(data[CERT])
+                await asyncio.to_thread(self._serve, data)
+            except (ValueError, ssl.SSLError) as exc:
+                raise ConfigError([f"Secret {hooks.secret}: cannot be served with: {exc}"]) from exc
             self._shown = data[CERT]
-            until = certificates.not_after(data[CERT])
             self._metrics.certificate_until = until.timestamp()
             log.info("certificate in use until=%s", until.isoformat())
-        if self._webhooks.is_ours:
-            await self._have_it_trusted(data[CA])
         self.ready.set()
 
     async def _data(self) -> dict[str, bytes]:
         """Return the Secret's data, renewed where that is due and ours to do."""
         hooks = self._webhooks
-        path = core_path(hooks.namespace, "secrets", hooks.secret)
         for _ in range(5):
-            found = await self._api.find(path)
-            data = {k: base64.b64decode(v) for k, v in ((found or {}).get("data") or {}).items()}
+            found = await self._secret()
+            data = _decoded(found)
             if not hooks.is_ours:
                 return data
             now = dt.datetime.fromtimestamp(self._clock.wall(), dt.UTC)
@@ -119,6 +123,11 @@ class CertificateKeeper:
                 await self._write(found, bundle)
                 return bundle.data()
         raise ApiRefused(CONFLICT, f"Secret {hooks.secret} changes all the time")
+
+    async def _secret(self) -> dict[str, Any] | None:
+        return await self._api.find(
+            core_path(self._webhooks.namespace, "secrets", self._webhooks.secret)
+        )
 
     async def _write(self, found: dict[str, Any] | None, bundle: Bundle) -> None:
         hooks = self._webhooks
@@ -149,8 +158,7 @@ class CertificateKeeper:
         with _in_memory(data[CERT]) as chain, _in_memory(data[KEY]) as key:
             self.tls.load_cert_chain(chain, key)
 
-    async def _have_it_trusted(self, trusted: bytes) -> None:
-        bundle = base64.b64encode(trusted).decode()
+    async def _have_it_trusted(self) -> None:
         for kind, names in (
             ("mutatingwebhookconfigurations", self._webhooks.mutating),
             ("validatingwebhookconfigurations", self._webhooks.validating),
@@ -160,6 +168,10 @@ class CertificateKeeper:
                 found = await self._api.find(path)
                 if found is None:
                     continue
+                # Read after the configuration, whose version is then tested: another replica that
+                # has renewed the authority meanwhile is not undone.
+                trusted = _decoded(await self._secret()).get(CA, b"")
+                bundle = base64.b64encode(trusted).decode()
                 patch = [
                     {
                         "op": "add",
@@ -173,6 +185,11 @@ class CertificateKeeper:
                     version = found["metadata"]["resourceVersion"]
                     test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
                     await self._api.patch_json(path, [test, *patch])
+
+
+def _decoded(secret: Mapping[str, Any] | None) -> dict[str, bytes]:
+    data = (secret or {}).get("data") or {}
+    return {name: base64.b64decode(text) for name, text in data.items()}
 
 
 @contextlib.contextmanager
