@@ -13,7 +13,7 @@ from sidecar.operator.facts import Pod, read_pod
 from sidecar.operator.repair import Patience, Repair
 from sidecar.operator.spec import Election
 from sidecar.operator.story import Happening
-from sidecar.operator.tools import Teller, Tools
+from sidecar.operator.tools import Retry, Teller, Tools
 from sidecar.operator.view import View
 
 log = logging.getLogger(__name__)
@@ -29,33 +29,49 @@ class Labels:
         self._teller = teller
         self._patience = Patience()
         self._wrong_since: float | None = None
+        self._refused: dict[str, Retry] = {}
 
     async def put_right(
         self, election: Election, view: View, pods: Sequence[Pod]
     ) -> tuple[list[str], float | None]:
-        """Patch what is due.
+        """Patch what is due; a pod that may not be patched stands in no other's way.
 
         Returns:
             The names of pods that have been wrong for too long, and after how many seconds to
             look again, or None.
 
         Raises:
-            ApiError: a request failed.
+            NoAnswer: nothing was heard.
             NotLeader: another replica does it from now on.
         """
         now = self._tools.clock.now()
         found = repair.disagreements(view, pods)
         due, later = self._patience.due(found, now)
-        right = {each.pod.uid for each in due if await self._patch(each, election, view)}
+        self._refused = {u: r for u, r in self._refused.items() if u in {e.pod.uid for e in found}}
+        right: set[str] = set()
+        for each in due:
+            refused = self._refused.get(each.pod.uid)
+            if (refused is None or not refused.left(now)) and await self._try(each, election, view):
+                right.add(each.pod.uid)
         wrong = sorted(each.pod.name for each in found if each.pod.uid not in right)
         if not wrong:
             self._wrong_since = None
             return [], later
         self._wrong_since = now if self._wrong_since is None else self._wrong_since
         left = self._wrong_since + _WRONG_FOR - now
-        if left > 0:
-            return [], left if later is None else min(left, later)
-        return wrong, later
+        waits = [left, later or 0.0, *(refused.left(now) for refused in self._refused.values())]
+        soonest = min((each for each in waits if each > 0), default=None)
+        return [] if left > 0 else wrong, soonest
+
+    async def _try(self, each: Repair, election: Election, view: View) -> bool:
+        pod = each.pod
+        try:
+            return await self._patch(each, election, view)
+        except ApiRefused as exc:
+            log.warning("label cannot be put right pod=%s error=%s", pod.name, exc)
+            refused = self._refused.setdefault(pod.uid, Retry())
+            refused.failed(self._tools.clock.now())
+            return False
 
     async def _patch(self, each: Repair, election: Election, view: View) -> bool:
         pod, tools = each.pod, self._tools
@@ -66,10 +82,12 @@ class Labels:
             if exc.status == NOT_FOUND:
                 tools.lose_pod(pod.key)
                 return True
-            if exc.status in {CONFLICT, INVALID}:
-                await self._look_at(pod)
-                return False
-            raise
+            if exc.status not in {CONFLICT, INVALID}:
+                raise
+            await self._look_at(pod)
+            if exc.status == INVALID:
+                raise
+            return False
         tools.keep_pod(read_pod(document))
         if not pod.is_ours:
             tools.meter.repaired(election)

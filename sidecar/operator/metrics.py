@@ -70,7 +70,7 @@ HEALTHY = Description(
     "gauge",
     (*_WHICH, "health"),
     "1 for the word that stands under HEALTH: Healthy, NoLeader, Paused, LabelsDiffer, "
-    "StoreUnreachable, Invalid.",
+    "ServiceAstray, StoreUnreachable, Invalid.",
 )
 RESULTS = {
     "inject": ("injected", "refused", "nothing", "failed"),

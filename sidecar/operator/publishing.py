@@ -56,6 +56,25 @@ class Publisher:
             self.forget()
             raise
 
+    async def withdraw(self, election: Election, name: str) -> None:
+        """Have a Service that was made for this Election lead to nobody.
+
+        Raises:
+            ApiError: a request failed.
+        """
+        for family in slices.FAMILIES:
+            path = group_path(
+                _SLICES, election.namespace, "endpointslices", slices.name_of(name, family)
+            )
+            found = await self._api.find(path)
+            if found is None or not slices.is_shown_by(found, election):
+                continue
+            if found.get("endpoints"):
+                version = found["metadata"]["resourceVersion"]
+                patch = {"metadata": {"resourceVersion": version}, "endpoints": []}
+                await self._api.patch(path, patch)
+        self.forget()
+
     async def _ensure(self, election: Election, service: Service) -> Mapping[str, Any]:
         path = core_path(election.namespace, "services", service.name)
         found = await self._api.find(path)

@@ -19,7 +19,7 @@ from sidecar.election.observer import Observer
 from sidecar.election.ports import Coordinator
 from sidecar.errors import ApiError, ApiRefused, ConfigError, NotLeader
 from sidecar.etcd.credentials import Credentials
-from sidecar.kube.api import NOT_FOUND
+from sidecar.kube.api import CONFLICT, NOT_FOUND
 from sidecar.operator import repair, story
 from sidecar.operator.api import election_path
 from sidecar.operator.facts import Pod
@@ -30,7 +30,7 @@ from sidecar.operator.spec import Election, is_older
 from sidecar.operator.status import Seen, change, status_of
 from sidecar.operator.stores import Gated, SharedContact, credentials
 from sidecar.operator.story import Gaps
-from sidecar.operator.tools import Teller, Tools
+from sidecar.operator.tools import Retry, Teller, Tools
 from sidecar.operator.view import View, look
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,9 @@ class ElectionWorker:
         self._labels = Labels(tools, self._teller)
         self._orders = Orders(tools, self._teller, election.status.get("move"), self.wake)
         self._publisher = Publisher(tools.api)
+        self._publishing = Retry()
+        self._shown_by = str(election.status.get("service") or "")
+        self._astray = ""
         self._checked_at = tools.clock.now()
 
     # --- what others tell it ------------------------------------------------------------------
@@ -187,32 +190,54 @@ class ElectionWorker:
     async def _round(self, coordinator: Coordinator, tasks: Background) -> float:
         """Bring everything about that is due; return after how many seconds to look again.
 
+        What is refused, such as a Service or the label of one pod, stands in the way of nothing
+        else.
+
         Raises:
             ApiError: a request failed: the next round tries it again.
             NotLeader: another replica does it from now on.
         """
         pods = self._tools.pods(self.election)
-        problem = await self._publish(pods)
+        service = await self._publish(pods)
         wrong, labels = await self._labels.put_right(self.election, self.view, pods)
         situation = Situation(self.election, self.view, pods, self._is_own_pause())
         orders = self._orders.begin(situation, coordinator, tasks)
-        await self._write_status(wrong, problem)
+        await self._write_status(wrong, "")
         word = await self._tell_of_the_leader(pods)
-        return min(each for each in (_RECHECK, labels, orders, word) if each is not None)
+        waits = (_RECHECK, service, labels, orders, word)
+        return min(each for each in waits if each is not None)
 
-    async def _publish(self, pods: Sequence[Pod]) -> str:
-        """Have the Service follow; return why it cannot, or ""."""
+    async def _publish(self, pods: Sequence[Pod]) -> float | None:
+        """Have the Service follow, and one of another name follow no more.
+
+        Returns:
+            After how many seconds to look again, or None.
+        """
         service, now = self.election.service, self._tools.clock.now()
-        if service is None or not self.view.is_known or self.view.trouble:
-            return ""
+        if not self.view.is_known or self.view.trouble:
+            return None
+        if left := self._publishing.left(now):
+            return left
         if now >= self._checked_at + _RECHECK:
             self._checked_at = now
             self._publisher.forget()
+        shown = str(self.election.status.get("service") or "")
         try:
-            await self._publisher.publish(self.election, service, self.view, pods)
-        except NotOursError as exc:
-            return str(exc)
-        return ""
+            if shown and (service is None or shown != service.name):
+                await self._publisher.withdraw(self.election, shown)
+                self._shown_by = ""
+            if service is not None:
+                await self._publisher.publish(self.election, service, self.view, pods)
+                self._shown_by = service.name
+        except (NotOursError, ApiRefused) as exc:
+            self._publishing.failed(now)
+            if isinstance(exc, NotOursError) or exc.status != CONFLICT:
+                log.warning("Service does not follow election=%s error=%s", self._shown, exc)
+                self._astray = str(exc)
+            return self._publishing.left(now)
+        self._publishing.worked()
+        self._astray = ""
+        return None
 
     def _is_own_pause(self) -> bool:
         was = bool(self.election.status.get("pausedBySpec"))
@@ -230,6 +255,8 @@ class ElectionWorker:
             wrong=wrong,
             late=sorted(pod.name for pod in repair.untold(self.view, pods)),
             problem=problem,
+            service=self._shown_by,
+            astray=self._astray,
             move=self._orders.last,
             paused_by_spec=self._is_own_pause(),
         )

@@ -69,7 +69,7 @@ def slice_of(
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{service.name}-{FAMILIES[family].lower()}",
+            "name": name_of(service.name, family),
             "namespace": election.namespace,
             "labels": {_SERVICE_NAME: service.name, _MANAGED_BY: MANAGER},
             "annotations": {TOKEN: str(view.token), ELECTION: election.name},
@@ -79,6 +79,18 @@ def slice_of(
         "ports": [_slice_port(port) for port in service.ports],
         "endpoints": _endpoints(pod, family),
     }
+
+
+def name_of(service: str, family: int) -> str:
+    """Return the name of the slice of a Service and an address family."""
+    return f"{service}-{FAMILIES[family].lower()}"
+
+
+def is_shown_by(found: Mapping[str, Any], election: Election) -> bool:
+    """Whether a slice shows this Election's leader, and nobody else's endpoints."""
+    metadata = found.get("metadata", {})
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    return labels.get(_MANAGED_BY) == MANAGER and annotations.get(ELECTION) == election.name
 
 
 def shown_term(found: Mapping[str, Any]) -> int:

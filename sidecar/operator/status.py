@@ -28,6 +28,8 @@ class Seen:
         wrong: names of pods whose labels have disagreed for longer than they may.
         late: names of pods that show a term which etcd does not know.
         problem: why the Election cannot be followed at all, or "".
+        service: the Service that shows the leader, or "".
+        astray: why the Service does not follow the leader, or "".
         move: the last planned move, as it stands in the status.
         paused_by_spec: whether the pause is ours.
     """
@@ -38,6 +40,8 @@ class Seen:
     wrong: Sequence[str] = ()
     late: Sequence[str] = ()
     problem: str = ""
+    service: str = ""
+    astray: str = ""
     move: Mapping[str, Any] | None = None
     paused_by_spec: bool = False
 
@@ -65,6 +69,8 @@ def status_of(seen: Seen, now: float) -> Status:
         status["transitions"] = int(old.get("transitions") or 0)
     if seen.paused_by_spec:
         status["pausedBySpec"] = True
+    if seen.service:
+        status["service"] = seen.service
     if seen.move:
         status["move"] = dict(seen.move)
     status["conditions"] = _conditions(seen, now)
@@ -150,7 +156,9 @@ def _health(seen: Seen) -> str:
         return "Paused"
     if seen.view.leader is None:
         return "NoLeader"
-    return "LabelsDiffer" if seen.wrong or seen.late else "Healthy"
+    if seen.wrong or seen.late:
+        return "LabelsDiffer"
+    return "ServiceAstray" if seen.astray else "Healthy"
 
 
 def _conditions(seen: Seen, now: float) -> list[Status]:
@@ -174,6 +182,8 @@ def _conditions(seen: Seen, now: float) -> list[Status]:
             "StoreReachable": ("True", "Answers", ""),
             "Paused": _paused(seen),
         }
+    if seen.election.service is not None or seen.astray:
+        found["ServiceFollows"] = _service(seen)
     return [_condition(seen, type_, said, now) for type_, said in sorted(found.items())]
 
 
@@ -202,6 +212,16 @@ def _single(seen: Seen) -> tuple[str, str, str]:
             f"a term that etcd does not know is shown by {', '.join(seen.late)}: was it restored?",
         )
     return "True", "LabelsAgree", ""
+
+
+def _service(seen: Seen) -> tuple[str, str, str]:
+    if seen.astray:
+        return "False", "Refused", seen.astray
+    if seen.problem:
+        return "Unknown", "Invalid", seen.problem
+    if seen.view.trouble or not seen.view.is_known:
+        return "Unknown", "StoreUnreachable", ""
+    return "True", "Written", ""
 
 
 def _paused(seen: Seen) -> tuple[str, str, str]:

@@ -77,6 +77,13 @@ _TOLD = {
     "SingleLeader": _Told(
         "True", "LabelsAgree", "LabelsDiffer", True, {"LabelsAgree": "labels agree with etcd again"}
     ),
+    "ServiceFollows": _Told(
+        "True",
+        "ServiceFollows",
+        "ServiceAstray",
+        True,
+        {"ServiceFollows": "the Service follows the leader again"},
+    ),
     "Paused": _Told(
         "False",
         "Resumed",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from sidecar.election.backoff import Backoff
 from sidecar.election.ports import Clock
 from sidecar.errors import ApiError, ApiRefused
 from sidecar.kube.api import CONFLICT
@@ -19,6 +21,8 @@ from sidecar.operator.stores import Stores
 from sidecar.operator.story import Happening
 
 log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 30.0  # seconds between tries of what is refused
 
 
 class OperatorMeter(Protocol):
@@ -35,6 +39,26 @@ class OperatorMeter(Protocol):
     def gap(self, election: Election, seconds: float) -> None:
         """The leader changed, and nobody led for so long."""
         ...
+
+
+class Retry:
+    """When one thing that was refused is tried again, while everything else goes on."""
+
+    def __init__(self) -> None:
+        self._backoff = Backoff(random.SystemRandom(), longest=_LONGEST_PAUSE, first=0.2)
+        self._at = 0.0
+
+    def failed(self, now: float) -> None:
+        """Note that it was refused at `now`, seconds on a clock that runs on."""
+        self._at = now + self._backoff.next()
+
+    def worked(self) -> None:
+        """Note that it was not."""
+        self._backoff.reset()
+
+    def left(self, now: float) -> float:
+        """Return for how many seconds it has to wait; 0 for none."""
+        return max(0.0, self._at - now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,10 @@ def test_every_field_of_a_status_is_known_to_the_kind() -> None:
     record = term(10, "m-0", until=NOW, reason="handover", before="elected")
     seen = queue("m-0", history=(record,))
     move = {"reason": "x", "token": 1, "to": "m-0", "result": "Done", "message": "", "at": "x"}
-    found = status_of(
-        Seen(election(), seen, [leading("m-0", 10)], move=move, paused_by_spec=True), NOW
+    known = Seen(
+        election(), seen, [leading("m-0", 10)], move=move, paused_by_spec=True, service="a"
     )
+    found = status_of(known, NOW)
     schema = one(kinds(), "CustomResourceDefinition")["spec"]["versions"][0]["schema"]
     assert not unknown(found, schema["openAPIV3Schema"]["properties"]["status"])
 

@@ -107,3 +107,15 @@ def test_an_election_that_cannot_be_followed_says_why() -> None:
     assert found["health"] == "Invalid"
     assert condition(found, "StoreReachable") == ("Unknown", "Invalid")
     assert found["conditions"][0]["message"] == "Secret etcd: lacks ca.crt"
+
+
+def test_a_service_that_cannot_be_written_is_told_and_the_leader_is_shown_all_the_same() -> None:
+    ports = {"service": {"ports": [{"name": "http", "port": 80}]}}
+    found = status(queue("m-0"), spec=ports, service="master-leader")
+    assert condition(found, "ServiceFollows") == ("True", "Written")
+    assert (found["service"], found["health"]) == ("master-leader", "Healthy")
+    found = status(queue("m-1", first=11), spec=ports, astray="Service a is there", old=found)
+    assert condition(found, "ServiceFollows") == ("False", "Refused")
+    assert (found["leader"]["id"], found["health"]) == ("m-1", "ServiceAstray")
+    assert "service" not in found
+    assert "ServiceFollows" not in {c["type"] for c in status(queue("m-0"))["conditions"]}

@@ -152,6 +152,62 @@ def test_somebody_elses_service_is_left_alone_and_told(three: Shop) -> None:
     three.server.admin.create(path, {**body, "spec": {"selector": {"app": "x"}, "ports": ports}})
     three.make(service={"ports": ports})
     three.operator()
-    three.until(lambda: three.status.get("health") == "Invalid", "it is told")
-    assert "master-leader" in str(three.status["conditions"])
+    three.until(lambda: three.status.get("health") == "ServiceAstray", "it is told")
+    assert three.condition("ServiceFollows") == ("False", "Refused")
+    assert "Service master-leader is there" in str(three.status["conditions"])
     assert three.server.admin.get(f"{path}/master-leader")["spec"]["selector"] == {"app": "x"}
+    # Nothing else stands still for it.
+    three.wait_for_leader("m-0")
+    three.wait_for_label("m-0")
+    three.server.admin.delete(f"{path}/master-leader", {})
+    three.until(lambda: three.status["health"] == "Healthy", "the name is free", 60)
+    assert three.condition("ServiceFollows") == ("True", "Written")
+
+
+def test_a_service_that_is_named_no_more_leads_to_nobody(three: Shop) -> None:
+    ports = [{"name": "http", "port": 80}]
+    three.make(service={"name": "first", "ports": ports})
+    replica = three.operator()
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{three.namespace}/endpointslices"
+
+    def shown(service: str) -> int:
+        found = three.server.admin.get(f"{slices}/{service}-ipv4")
+        return len(found.get("endpoints") or [])
+
+    three.until(lambda: shown("first") == 1, "the first leads to the leader")
+    three.until(lambda: three.status.get("service") == "first", "it is noted")
+    replica.child.kill()  # who begins anew has to know of the first one
+    three.server.admin.merge(three.election_path, {"spec": {"service": {"name": "second"}}})
+    replica.start()
+    three.until(lambda: shown("second") == 1, "the second leads to the leader")
+    assert shown("first") == 0
+    three.server.admin.merge(three.election_path, {"spec": {"service": None}})
+    three.until(lambda: shown("second") == 0, "without a Service none leads anywhere")
+    three.until(lambda: "service" not in three.status, "it is noted")
+    three.server.admin.merge(three.election_path, {"spec": {"service": {"ports": ports}}})
+    three.until(lambda: shown("master-leader") == 1, "a third one")
+    three.until(lambda: three.status.get("service") == "master-leader", "it is noted")
+
+
+def test_what_is_refused_stands_in_the_way_of_nothing_else(three: Shop) -> None:
+    """The right to write Services, and that to write one pod, are withheld."""
+    three.grant(
+        {"apiGroups": ["leader-sidecar.io"], "resources": ["*"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+        {
+            "apiGroups": [""],
+            "resources": ["pods"],
+            "resourceNames": ["m-1", "m-2"],
+            "verbs": ["patch"],
+        },
+    )
+    three.make(service={"ports": [{"name": "http", "port": 80}]})
+    three.operator()
+    three.until(lambda: three.role("m-2") == "follower", "labelled")
+    three.until(lambda: three.role("m-1") == "follower", "labelled")
+    three.until(lambda: three.status.get("health") == "LabelsDiffer", "it is told")
+    assert three.condition("ServiceFollows") == ("False", "Refused")
+    assert three.status["leader"]["id"] == "m-0"
+    three.server.kubectl("annotate", "elect", "master", f"{TO}=m-2", "-n", three.namespace)
+    three.wait_for_leader("m-2")
+    three.wait_for_label("m-2")
