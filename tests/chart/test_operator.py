@@ -3,6 +3,8 @@
 import json
 import re
 import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from tests.support.binaries import HELMS
 from tests.support.helm import CHART, KUBERNETES, Object, one, refusal, render, run_helm
 
 CRDS = CHART.parent / "leader-sidecar-crds"
+TOOLS = CHART.parents[1] / "tools"
 ON = "operator.enabled=true"
 CLUSTER = (ON, "operator.scope=cluster")
 
@@ -61,6 +64,29 @@ def test_every_field_of_a_status_is_known_to_the_kind() -> None:
     found = status_of(known, NOW)
     schema = one(kinds(), "CustomResourceDefinition")["spec"]["versions"][0]["schema"]
     assert not unknown(found, schema["openAPIV3Schema"]["properties"]["status"])
+
+
+def test_the_reference_of_the_kind_is_fresh_and_every_field_is_described() -> None:
+    ask = "import kind_readme as k; print(k.page(k.DEFINITION.read_text()), end='')"
+    made = subprocess.run(
+        [sys.executable, "-c", ask], cwd=TOOLS, capture_output=True, text=True, check=True
+    ).stdout
+    assert (CRDS / "README.md").read_text() == made, "run python tools/kind_readme.py"
+    schema = one(kinds(), "CustomResourceDefinition")["spec"]["versions"][0]["schema"]
+    paths = list(described(schema["openAPIV3Schema"]))
+    assert len(paths) > 80
+    for path in paths:
+        assert f"`{path}`" in made
+
+
+def described(schema: Any, path: str = "") -> Iterator[str]:
+    """Yield the paths of all fields, each of which has a description."""
+    for name, below in schema.get("properties", {}).items():
+        here = f"{path}.{name}".lstrip(".")
+        assert below.get("description"), here
+        yield here
+        is_list = below["type"] == "array"
+        yield from described(below["items"] if is_list else below, here + "[]" * is_list)
 
 
 def unknown(value: Any, schema: Any, path: str = "status") -> list[str]:
