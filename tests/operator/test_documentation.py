@@ -7,6 +7,8 @@ import yaml
 import sidecar
 from sidecar.operator import metrics, moves
 from sidecar.operator.spec import read_election
+from sidecar.operator.status import Seen, status_of
+from tests.operator.things import NOW, election, queue
 
 PAGE = (Path(sidecar.__file__).parent.parent / "docs" / "operator.md").read_text()
 
@@ -28,3 +30,9 @@ def test_every_reason_of_a_move_is_told() -> None:
     reasons = (moves.COMMAND, moves.CORDON, moves.EVICTION, moves.PREFERRED, moves.LONGEST_TERM)
     for reason in reasons:
         assert f"| `{reason}` |" in PAGE
+
+
+def test_every_condition_is_told() -> None:
+    of = election(service={"ports": [{"name": "http", "port": 80}]})
+    for condition in status_of(Seen(of, queue("m-0")), NOW)["conditions"]:
+        assert f"\n| `{condition['type']}` " in PAGE

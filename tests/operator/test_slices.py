@@ -42,6 +42,15 @@ def test_nobody_is_shown_while_nobody_leads_or_the_leaders_pod_is_gone() -> None
         assert shown(seen)["endpoints"] == []
 
 
+def test_a_leader_whose_pod_is_about_to_go_is_shown_as_not_ready() -> None:
+    going = pod("m-0", deletionTimestamp="2026-11-21T04:50:11Z")
+    of = election(service=SAID)
+    assert of.service is not None
+    found = slice_of(of, of.service, queue("m-0"), [going], uid="uid-of-service", family=4)
+    (endpoint,) = found["endpoints"]
+    assert endpoint["conditions"] == {"ready": False, "serving": False, "terminating": True}
+
+
 def test_a_slice_that_shows_the_term_and_its_leader_is_not_written_again() -> None:
     there = shown(queue("m-0"))
     assert agrees(there, shown(queue("m-0", "m-1")))

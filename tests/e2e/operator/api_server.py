@@ -5,6 +5,8 @@ Pods are objects that nobody runs; what a kubelet or a controller would write, a
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,6 +89,22 @@ class ApiServer:
             self._child.close()
         self._port.close()
         self._etcd.__exit__(kind, error, trace)
+
+    @contextmanager
+    def namespace_controller(self) -> Iterator[None]:
+        """Have namespaces that were deleted emptied and removed."""
+        path = self._folder / "kube-controller-manager"
+        if not path.exists():
+            path.symlink_to(program())
+        arguments = {
+            "kubeconfig": self.kubeconfig("admin"),
+            "controllers": "namespace-controller",
+            "leader-elect": "false",
+            "secure-port": 0,
+        }
+        flags = [f"--{name}={value}" for name, value in arguments.items()]
+        with Child([str(path), *flags], name="controllers", folder=self._folder):
+            yield
 
     @property
     def admin(self) -> Api:

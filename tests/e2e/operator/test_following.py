@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.e2e.operator.shop import ROLE, TERM, Shop
+from tests.support.procs import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -113,6 +114,32 @@ def test_an_election_and_its_namespace_can_be_deleted_while_no_operator_runs(sho
     assert not [key for key in found.get("annotations", {}) if "kopf" in key]
     shop.server.admin.delete(shop.election_path, {})
     assert shop.server.admin.find(shop.election_path) is None
+    replica.start()
+    shop.make()
+    shop.wait_for_leader("m-0")
+    replica.child.kill()
+    namespace = f"/api/v1/namespaces/{shop.namespace}"
+    with shop.server.namespace_controller():
+        shop.server.admin.delete(namespace, {})
+        # Pods that no kubelet runs are deleted like everything else.
+        shop.server.kubectl("delete", "pods", "--all", "--force", "-n", shop.namespace)
+        wait_until(lambda: shop.server.admin.find(namespace) is None, "the namespace is gone")
+
+
+def test_a_status_that_somebody_else_has_written_is_put_right(shop: Shop) -> None:
+    """As one that a replica sent before it lost its term, and that came late."""
+    shop.pod("m-0")
+    shop.make()
+    shop.candidates("m-0")
+    shop.operator()
+    shop.wait_for_leader("m-0")
+    shop.wait_for_label("m-0")
+    late = {"leader": {"id": "m-9"}, "token": 1, "health": "NoLeader", "candidates": []}
+    shop.server.admin.merge(f"{shop.election_path}/status", {"status": late})
+    assert shop.wait_for_leader("m-0") < 1.0
+    shop.until(lambda: shop.status["health"] == "Healthy", "all of it is")
+    assert shop.status["token"] != 1
+    assert shop.status["transitions"] == 1
 
 
 def test_an_election_without_its_etcd_says_so_and_recovers(shop: Shop) -> None:
