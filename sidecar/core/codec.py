@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 VERSION = 1
 VALUE_LIMIT = 16 * 1024
@@ -17,6 +17,7 @@ VALUE_LIMIT = 16 * 1024
 
 _FOREIGN_NAME_LIMIT = 200
 _LONGEST_INT = 20
+_END_OF_TIME = 253402300800.0  # the year 10000, seconds since 1970
 DEFAULT_PRIORITY = 100
 
 
@@ -157,13 +158,13 @@ def decode_term(value: bytes) -> TermRecord | None:
     """Return the term in a history value, or None when it is not one of ours."""
     fields = _decode(value) or {}
     match fields:
-        case {"token": int(token), "id": str(id_), "from": int() | float() as since} if token > 0:
+        case {"token": int(token), "id": str(id_), "from": since} if token > 0 and _is_time(since):
             until = fields.get("until")
             return TermRecord(
                 token,
                 id_,
                 float(since),
-                float(until) if isinstance(until, int | float) else None,
+                float(until) if _is_time(until) else None,
                 str(fields.get("reason", "")),
                 str(fields.get("before", "")),
             )
@@ -184,6 +185,11 @@ def _decode(value: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) and fields.get("v") == VERSION else None
+
+
+def _is_time(seconds: object) -> TypeGuard[float]:
+    """Whether people could be shown it: what everybody may write can be any number, or none."""
+    return isinstance(seconds, int | float) and 0 <= seconds < _END_OF_TIME
 
 
 def _small_int(text: str) -> int:

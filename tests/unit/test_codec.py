@@ -103,3 +103,11 @@ def test_numbers_and_texts_that_nobody_of_ours_writes_are_refused() -> None:
     assert decode_term(b'{"v":1,"token":7,"id":"a","from":' + b"9" * 400 + b"}") is None
     assert decode_term(b'{"v":1,"token":-7,"id":"a","from":1}') is None
     assert decode_request(b'{"v":1,"action":"handover","token":7,"to":"\\ud800"}', 1) is None
+
+
+@pytest.mark.parametrize("number", ["1e20", "-1", "NaN", "Infinity", "null", '"soon"'])
+def test_a_term_at_no_time_is_none_of_ours(number: str) -> None:
+    """Anybody who reaches etcd may write it, and a year beyond 9999 can be shown nowhere."""
+    assert decode_term(f'{{"v":1,"token":1,"id":"a","from":{number}}}'.encode()) is None
+    ended = decode_term(f'{{"v":1,"token":1,"id":"a","from":5,"until":{number}}}'.encode())
+    assert ended == TermRecord(1, "a", 5.0)
