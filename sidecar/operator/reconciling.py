@@ -114,6 +114,10 @@ class ElectionWorker:
                 await self._say(str(exc))
             except NotLeader:
                 return
+            except Exception as exc:
+                # One Election that cannot be dealt with takes nothing away from the others.
+                log.exception("Election cannot be followed election=%s", self._shown)
+                await self._say(f"{type(exc).__name__}: {exc}")
             await backoff.wait()
 
     async def _say(self, problem: str) -> None:

@@ -149,6 +149,13 @@ def read_election(document: Document) -> Election:
     Raises:
         ValueError: a sentence that names the field that is wrong.
     """
+    try:
+        return _read(document)
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError(f"spec: {exc!r}") from exc
+
+
+def _read(document: Document) -> Election:
     metadata, spec = _object(document, "metadata"), _object(document, "spec")
     election = _text(spec, "election", "spec.election")
     if problem := name_problem(election):

@@ -50,6 +50,9 @@ def test_what_is_left_out_has_its_default() -> None:
             {"maintenanceWindows": [{"start": "02:00", "duration": "1h", "days": ["Mo"]}]},
             "Windows.days",
         ),
+        ({"service": {"ports": [{"port": 80}]}}, "spec: KeyError.'name'"),
+        ({"selector": {"matchExpressions": [{"operator": "Exists"}]}}, "spec: KeyError.'key'"),
+        ({"preferred": {"podSelector": {"matchLabels": ["a"]}}}, "spec: AttributeError"),
     ],
 )
 def test_a_field_that_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:

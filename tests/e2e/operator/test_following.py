@@ -1,5 +1,6 @@
 """Status and labels follow etcd, on a real API server."""
 
+import base64
 import time
 
 import pytest
@@ -152,3 +153,31 @@ def test_an_election_without_its_etcd_says_so_and_recovers(shop: Shop) -> None:
     shop.server.admin.merge(shop.election_path, endpoints)
     shop.wait_for_leader("m-0")
     assert shop.condition("StoreReachable") == ("True", "Answers")
+
+
+def test_an_election_with_a_broken_secret_takes_nothing_away_from_others(shop: Shop) -> None:
+    rubbish = base64.b64encode(b"rubbish").decode()
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "rubbish", "namespace": shop.namespace},
+        "data": dict.fromkeys(("ca.crt", "tls.crt", "tls.key", "password"), rubbish),
+    }
+    etcd = {"endpoints": ["https://127.0.0.1:9"], "tlsSecret": "rubbish", "clientCertificate": True}
+    broken = shop.election("broken", etcd=etcd)
+    missing = shop.election("missing", etcd={**etcd, "tlsSecret": "missing"})
+    shop.server.must_apply(secret, broken, missing)
+    replica = shop.operator()
+    base = f"/apis/leader-sidecar.io/v1alpha1/namespaces/{shop.namespace}/elections"
+
+    def health(name: str) -> object:
+        return shop.server.admin.get(f"{base}/{name}").get("status", {}).get("health")
+
+    shop.until(lambda: health("missing") == "Invalid", "it says what is missing")
+    shop.until(lambda: health("broken") in {"Invalid", "StoreUnreachable"}, "it says so")
+    shop.pod("m-0")
+    shop.candidates("m-0")
+    shop.make()
+    shop.wait_for_leader("m-0")
+    assert replica.child.running
+    assert replica.leads
