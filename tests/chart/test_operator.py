@@ -126,6 +126,17 @@ def test_in_namespaced_mode_nothing_of_the_whole_cluster_may_be_read() -> None:
     assert "ClusterRole" not in {o["kind"] for o in render(ON, "operator.certificates=certManager")}
 
 
+def test_names_in_the_cluster_carry_all_of_the_namespace_and_the_release() -> None:
+    release = "a" * 40
+    objects = render(*CLUSTER, f"fullnameOverride={release}")
+    names_ = {
+        o["metadata"]["name"]
+        for o in objects
+        if o["kind"].startswith(("ClusterRole", "Mutating", "Validating"))
+    }
+    assert names_ == {f"leader-sidecar-shop-{release}-operator"}
+
+
 def test_each_namespace_gets_the_same_rights_and_no_other_does() -> None:
     objects = render(ON, "operator.namespaces[0]=games")
     roles = {

@@ -2,9 +2,9 @@
 {{ include "leader-sidecar.fullname" . }}-operator
 {{- end -}}
 
-{{/* Names of cluster-scoped objects carry the namespace and the release. */}}
+{{/* Names of cluster-scoped objects carry the namespace and the release, uncut: they may have 253 characters. */}}
 {{- define "leader-sidecar.operator-cluster-name" -}}
-{{ printf "leader-sidecar-%s-%s" .Release.Namespace (include "leader-sidecar.operator" .) | trunc 63 | trimSuffix "-" }}
+{{ printf "leader-sidecar-%s-%s" .Release.Namespace (include "leader-sidecar.operator" .) }}
 {{- end -}}
 
 {{- define "leader-sidecar.operator-election" -}}
