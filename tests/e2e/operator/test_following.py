@@ -10,6 +10,8 @@ from tests.support.procs import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
+AT_ONCE = 5.0  # seconds; a bound for a slow machine: test_scale.py measures
+
 
 def test_status_and_labels_follow_every_change_of_the_leader(shop: Shop) -> None:
     for name in ("m-0", "m-1", "m-2"):
@@ -23,7 +25,7 @@ def test_status_and_labels_follow_every_change_of_the_leader(shop: Shop) -> None
         assert shop.team.command("handover", "--to", name).returncode == 0
         took.append(shop.wait_for_leader(name))
         shop.wait_for_label(name)
-    assert max(took) < 1.0
+    assert max(took) < AT_ONCE
     status = shop.status
     assert status["health"] == "Healthy"
     assert status["transitions"] == 5
@@ -75,7 +77,7 @@ def test_labels_falsified_by_hand_are_put_right(shop: Shop, falsified: str | Non
     shop.until(lambda: (shop.role("m-0"), shop.role("m-1")) == ("leader", "follower"), "labelled")
     repairs = replica.metric("leader_sidecar_operator_repairs_total")
     shop.server.admin.merge(shop.path("m-1"), {"metadata": {"labels": {ROLE: falsified}}})
-    assert shop.until(lambda: shop.role("m-1") == "follower", "put right") < 1.0
+    assert shop.until(lambda: shop.role("m-1") == "follower", "put right") < AT_ONCE
     assert replica.metric("leader_sidecar_operator_repairs_total") == repairs + 1
 
 
@@ -135,9 +137,9 @@ def test_a_status_that_somebody_else_has_written_is_put_right(shop: Shop) -> Non
     shop.operator()
     shop.wait_for_leader("m-0")
     shop.wait_for_label("m-0")
-    late = {"leader": {"id": "m-9"}, "token": 1, "health": "NoLeader", "candidates": []}
+    late = {"leader": {"id": "m-9"}, "token": 1, "transitions": 0, "health": "NoLeader"}
     shop.server.admin.merge(f"{shop.election_path}/status", {"status": late})
-    assert shop.wait_for_leader("m-0") < 1.0
+    assert shop.wait_for_leader("m-0") < AT_ONCE
     shop.until(lambda: shop.status["health"] == "Healthy", "all of it is")
     assert shop.status["token"] != 1
     assert shop.status["transitions"] == 1

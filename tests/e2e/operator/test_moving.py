@@ -130,7 +130,7 @@ def test_the_service_follows_the_leader_by_one_write(three: Shop) -> None:
     three.until(lambda: shown() == "m-0", "the slice shows the leader")
     before = three.server.admin.get(f"{slices}/master-leader-ipv4")["metadata"]["generation"]
     three.team.command("handover", "--to", "m-1")
-    assert three.until(lambda: shown() == "m-1", "the slice follows") < 1.0
+    assert three.until(lambda: shown() == "m-1", "the slice follows") < 5.0
     found = three.server.admin.get(f"{slices}/master-leader-ipv4")
     assert found["metadata"]["generation"] == before + 1
     assert found["metadata"]["annotations"]["leader-sidecar.io/term"] == str(three.status["token"])
