@@ -1,0 +1,136 @@
+"""The Service and its slices: as few writes as there can be, and none over a newer term."""
+
+from typing import Any, cast
+
+import pytest
+
+from sidecar.errors import ApiRefused
+from sidecar.operator.api import Api
+from sidecar.operator.publishing import NotOursError, Publisher
+from sidecar.operator.spec import Election
+from sidecar.operator.view import View
+from tests.operator.things import Document, election, pod, queue, view
+
+SERVICE = "/api/v1/namespaces/shop/services/master-leader"
+SLICE = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/master-leader-ipv4"
+PODS = [pod("m-0"), pod("m-1")]
+
+
+class Objects:
+    """Services and slices with versions, and what has been written."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, Document] = {}
+        self.writes: list[str] = []
+        self._version = 0
+
+    def put(self, path: str, found: Document, **metadata: Any) -> Document:
+        """Put one there, as somebody else does it."""
+        self._version += 1
+        told = {**found["metadata"], **metadata, "resourceVersion": str(self._version)}
+        self.there[path] = {**found, "metadata": {"uid": "uid-of-service", **told}}
+        return self.there[path]
+
+    async def find(self, path: str) -> Document | None:
+        return self.there.get(path)
+
+    async def create(self, path: str, body: Document) -> Document:
+        self.writes.append("create")
+        return self.put(f"{path}/{body['metadata']['name']}", body)
+
+    async def patch(self, path: str, body: Document) -> Document:
+        found = self.there[path]
+        version = body["metadata"].get("resourceVersion")
+        if version not in {None, found["metadata"]["resourceVersion"]}:
+            raise ApiRefused(409, "another version")
+        self.writes.append("patch")
+        merged = {**found, **body, "metadata": {**found["metadata"], **body["metadata"]}}
+        return self.put(path, merged)
+
+    @property
+    def shown(self) -> list[str]:
+        """The pods that the Service leads to."""
+        return [e["targetRef"]["name"] for e in self.there[SLICE]["endpoints"]]
+
+
+@pytest.fixture
+def objects() -> Objects:
+    return Objects()
+
+
+@pytest.fixture
+def publisher(objects: Objects) -> Publisher:
+    return Publisher(cast("Api", objects))
+
+
+OF = election(service={"ports": [{"name": "http", "port": 80}]})
+
+
+async def publish(publisher: Publisher, seen: View, of: Election = OF) -> None:
+    assert of.service is not None
+    await publisher.publish(of, of.service, seen, PODS)
+
+
+async def test_a_change_of_the_leader_costs_one_write_and_none_costs_nothing(
+    objects: Objects, publisher: Publisher
+) -> None:
+    await publish(publisher, queue("m-0", "m-1"))
+    assert (objects.writes, objects.shown) == (["create", "create"], ["m-0"])
+    objects.writes.clear()
+    await publish(publisher, queue("m-0", "m-1"))
+    assert objects.writes == []
+    await publish(publisher, queue("m-1", first=11))
+    assert (objects.writes, objects.shown) == (["patch"], ["m-1"])
+    await publish(publisher, view())
+    assert (objects.writes, objects.shown) == (["patch", "patch"], [])
+
+
+async def test_a_slice_that_shows_a_term_beyond_what_we_have_seen_is_left_as_it_is(
+    objects: Objects, publisher: Publisher
+) -> None:
+    await publish(publisher, queue("m-0", "m-1"))
+    newer = {"leader-sidecar.io/term": "1001", "leader-sidecar.io/election": "master"}
+    objects.put(SLICE, objects.there[SLICE], annotations=newer)
+    objects.writes.clear()
+    publisher.forget()
+    await publish(publisher, queue("m-1", first=11, revision=1000))
+    assert (objects.writes, objects.shown) == ([], ["m-0"])
+    await publish(publisher, queue("m-1", first=1002, revision=1002))
+    assert (objects.writes, objects.shown) == (["patch"], ["m-1"])
+
+
+async def test_a_slice_that_somebody_else_has_written_meanwhile_is_looked_at_first(
+    objects: Objects, publisher: Publisher
+) -> None:
+    await publish(publisher, queue("m-0", "m-1"))
+    newer = {"leader-sidecar.io/term": "1001", "leader-sidecar.io/election": "master"}
+    objects.put(SLICE, objects.there[SLICE], annotations=newer)
+    with pytest.raises(ApiRefused):
+        await publish(publisher, queue("m-1", first=11, revision=1000))
+    await publish(publisher, queue("m-1", first=11, revision=1000))
+    assert objects.shown == ["m-0"]
+
+
+async def test_only_a_slice_of_this_election_is_withdrawn(
+    objects: Objects, publisher: Publisher
+) -> None:
+    await publish(publisher, queue("m-0"))
+    others = {"leader-sidecar.io/election": "other"}
+    objects.put(SLICE, objects.there[SLICE], annotations=others)
+    await publisher.withdraw(OF, "master-leader")
+    assert objects.shown == ["m-0"]
+    objects.put(SLICE, objects.there[SLICE], annotations={"leader-sidecar.io/election": "master"})
+    objects.writes.clear()
+    for _ in range(2):
+        await publisher.withdraw(OF, "master-leader")
+    assert (objects.writes, objects.shown) == (["patch"], [])
+
+
+async def test_a_service_of_somebody_else_is_left_alone(
+    objects: Objects, publisher: Publisher
+) -> None:
+    theirs = {"metadata": {"name": "master-leader"}, "spec": {"selector": {"app": "x"}}}
+    objects.put(SERVICE, theirs)
+    with pytest.raises(NotOursError, match="give spec"):
+        await publish(publisher, queue("m-0"))
+    assert objects.writes == []
