@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sidecar.errors import ApiRefused
 from sidecar.kube.api import CONFLICT, INVALID, NOT_FOUND
@@ -32,9 +32,15 @@ class Labels:
         self._refused: dict[str, Retry] = {}
 
     async def put_right(
-        self, election: Election, view: View, pods: Sequence[Pod]
+        self, election: Election, look: Callable[[], View], pods: Sequence[Pod]
     ) -> tuple[list[str], float | None]:
         """Patch what is due; a pod that may not be patched stands in no other's way.
+
+        Args:
+            election: whose pods they are.
+            look: returns what etcd says at that moment: when somebody else leads before all is
+                patched, the rest is left to the next round.
+            pods: of the election.
 
         Returns:
             The names of pods that have been wrong for too long, and after how many seconds to
@@ -44,12 +50,14 @@ class Labels:
             NoAnswer: nothing was heard.
             NotLeader: another replica does it from now on.
         """
-        now = self._tools.clock.now()
+        now, view = self._tools.clock.now(), look()
         found = repair.disagreements(view, pods)
         due, later = self._patience.due(found, now)
         self._refused = {u: r for u, r in self._refused.items() if u in {e.pod.uid for e in found}}
         right: set[str] = set()
         for each in due:
+            if look().token != view.token:
+                break
             refused = self._refused.get(each.pod.uid)
             if (refused is None or not refused.left(now)) and await self._try(each, election, view):
                 right.add(each.pod.uid)

@@ -203,7 +203,7 @@ class ElectionWorker:
         """
         pods = self._tools.pods(self.election)
         service = await self._publish(pods)
-        wrong, labels = await self._labels.put_right(self.election, self.view, pods)
+        wrong, labels = await self._labels.put_right(self.election, lambda: self.view, pods)
         situation = Situation(self.election, self.view, pods, self._is_own_pause())
         orders = self._orders.begin(situation, coordinator, tasks)
         await self._write_status(wrong, "")

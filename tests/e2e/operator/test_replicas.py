@@ -84,6 +84,8 @@ def test_a_replica_that_is_told_to_stop_ends_also_where_its_thread_does_not(one:
     assert replica.child.terminate() == 0
     assert time.monotonic() - began < 10.0
     assert "has not ended in 5.0 s; ending the process" in replica.child.text("err")
+    # Nobody else led meanwhile: the lease ends by itself.
+    assert "key given up" not in replica.child.text("err")
 
 
 def test_elections_go_on_without_any_operator(one: Shop) -> None:

@@ -1,0 +1,99 @@
+"""Labels are put right one after the other, each by what etcd says at that moment."""
+
+from typing import Any, cast
+
+import pytest
+
+from sidecar.errors import ApiRefused
+from sidecar.operator.api import Api
+from sidecar.operator.facts import Pod
+from sidecar.operator.labelling import Labels
+from sidecar.operator.stores import Stores
+from sidecar.operator.tools import OperatorMeter, Teller, Tools
+from sidecar.operator.view import View
+from tests.operator.test_hub import Clock
+from tests.operator.things import Document, election, pod, pod_document, queue
+
+OURS = {"leader-sidecar.io/labelled-by": "operator"}
+
+
+class World:
+    """Three pods that nobody has labelled yet, and what etcd says of them."""
+
+    def __init__(self) -> None:
+        self.view = queue("m-0", "m-1", "m-2")
+        self.after: View | None = None
+        self.refused: dict[str, int] = {}
+        self.patched: list[tuple[str, str]] = []
+        self.asked: list[str] = []
+        self.clock = Clock()
+        tools = Tools(
+            api=cast("Api", self),
+            stores=cast("Stores", None),
+            clock=self.clock,
+            gate=lambda: None,
+            meter=cast("OperatorMeter", None),
+            pods=lambda _: [],
+            nodes=lambda: None,
+            closing=lambda: 0.0,
+            keep_pod=lambda _: None,
+            lose_pod=lambda _: None,
+            reporter="op-0",
+        )
+        self._labels = Labels(tools, Teller(tools))
+
+    async def patch(self, path: str, body: Document) -> Document:
+        """As the API server does; etcd says something else from then on, where that is set."""
+        name = path.rpartition("/")[2]
+        self.asked.append(name)
+        if name in self.refused:
+            raise ApiRefused(self.refused[name], "no")
+        role = body["metadata"]["labels"]["leader-sidecar.io/role"]
+        self.patched.append((name, role))
+        self.view = self.after or self.view
+        return pod_document(name, role=role, annotations=OURS)
+
+    async def find(self, path: str) -> Document:
+        return pod_document(path.rpartition("/")[2], annotations=OURS)
+
+    async def put_right(self, *names: str) -> tuple[list[str], float | None]:
+        pods: list[Pod] = [pod(name, annotations=OURS) for name in names]
+        return await self._labels.put_right(election(), lambda: self.view, pods)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_whom_etcd_calls_the_leader_no_more_is_not_labelled_so(world: World) -> None:
+    world.after = queue("m-1", "m-2", first=11)
+    await world.put_right("m-0", "m-1", "m-2")
+    assert len(world.patched) == 1
+    assert ("m-0", "leader") not in world.patched
+    await world.put_right("m-1", "m-2")
+    assert world.patched[-1] == ("m-1", "leader")
+
+
+@pytest.mark.parametrize("status", [403, 422])
+async def test_a_pod_that_may_not_be_patched_stands_in_no_others_way(
+    world: World, status: int
+) -> None:
+    world.refused = {"m-1": status}
+    names: Any = ("m-0", "m-1", "m-2")
+    told, later = await world.put_right(*names)
+    assert sorted(world.patched) == [("m-0", "leader"), ("m-2", "follower")]
+    assert told == []
+    assert later is not None
+    assert 0 < later <= 0.2
+    world.asked.clear()
+    await world.put_right("m-1")
+    assert world.asked == []  # not again at once
+    world.clock.seconds += 1.0
+    told, later = await world.put_right("m-1")
+    assert (told, world.asked) == (["m-1"], ["m-1"])
+    assert later is not None
+    del world.refused["m-1"]
+    world.clock.seconds += later
+    assert await world.put_right("m-1") == ([], None)
+    assert world.patched[-1] == ("m-1", "follower")
