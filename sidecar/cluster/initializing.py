@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidecar.cluster import deciding
+from sidecar.cluster import deciding, volume
 from sidecar.cluster.api import ApiError
 from sidecar.cluster.deciding import Data, Decision, Seen, decide, initial_cluster
 from sidecar.cluster.own_pod import Pods
@@ -74,6 +74,9 @@ class Initializer:
         Raises:
             Refused: this member must not start, or not yet; says why.
         """
+        problem = volume.problem(self._files.data_dir)
+        if problem is not None:
+            raise await self._refusal(problem)
         ends = self._clock.now() + self._within
         told = ""
         while True:
