@@ -155,13 +155,23 @@ def scale_down_command(plan_file: Path, within: str, replicas: int, **files: str
     from sidecar.cluster.replicas import Replicas  # noqa: PLC0415
 
     pods = Replicas(Api.in_cluster(), Plan.read(plan_file))
-    now = pods.now()
-    if now is None or now <= replicas:
-        click.echo(f"nothing to remove: {now or 'no'} members there are, {replicas} shall be left")
-        return 0
+    patience = _patience(within)
+
+    async def surplus() -> bool:
+        now = await patience.heard(pods.now)
+        if now is None or now <= replicas:
+            click.echo(
+                f"nothing to remove: {now or 'no'} members are there, {replicas} shall be left"
+            )
+            return False
+        await patience.heard(pods.may_lower)
+        return True
+
+    with _ended_by_sigterm():
+        if not asyncio.run(surplus()):
+            return 0
 
     async def scale_down(plan: Plan, cluster: Cluster, _: Credentials) -> int:
-        patience = _patience(within)
         return await shrink(
             plan, replicas, cluster=cluster, replicas=pods, patience=patience, say=click.echo
         )

@@ -19,6 +19,7 @@ from sidecar.kube.access import CA, DIRECTORY, TOKEN
 _TRY = 10.0  # seconds
 _MERGE = "application/merge-patch+json"
 _REASON = 300  # characters
+_LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 class ApiError(SidecarError):
@@ -31,6 +32,19 @@ class ApiError(SidecarError):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether a permission is missing."""
+        return self.status == HTTPStatus.FORBIDDEN
+
+    @property
+    def is_definite(self) -> bool:
+        """Whether to ask again is in vain: not so without an answer, and where it says "later"."""
+        return (
+            HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.INTERNAL_SERVER_ERROR
+            and self.status not in _LATER
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from sidecar.etcd.admin import Admin, Cluster
 T = TypeVar("T")
 
 _AGAIN = 1.0  # seconds
+_ROLE_TAKES = 5.0  # seconds until every API server knows of a Role that Helm made a moment ago
 
 
 class Patience:
@@ -45,6 +46,23 @@ class Patience:
             try:
                 return await attempt()
             except CoordinatorError as exc:
+                await self.wait(str(exc), exc)
+
+    async def heard(self, question: Callable[[], T]) -> T:
+        """Return the API server's answer to a question that blocks.
+
+        Raises:
+            ApiError: it refused for good, as it does without a permission.
+            Refused: it did not answer within the time.
+        """
+        asked_at = self._clock.now()
+        while True:
+            try:
+                return await asyncio.to_thread(question)
+            except ApiError as exc:
+                is_new = self._clock.now() < asked_at + _ROLE_TAKES
+                if exc.is_definite and not (exc.is_forbidden and is_new):
+                    raise
                 await self.wait(str(exc), exc)
 
     async def wait(self, why: str, cause: BaseException | None = None) -> None:
@@ -102,7 +120,8 @@ async def shrink(
         How many were removed.
 
     Raises:
-        Refused: etcd or Kubernetes did not let it within the patience; what was removed stays so.
+        ApiError: Kubernetes refused; what was removed stays so.
+        Refused: etcd or Kubernetes did not let it within the patience; as before.
     """
     asked: set[int] = set()
     while True:
@@ -124,11 +143,5 @@ async def shrink(
 
 async def _lower(replicas: Replicas, to: int, patience: Patience) -> None:
     """Have no more pods than this, and wait until those beyond are about to go."""
-    while True:
-        try:
-            if await asyncio.to_thread(replicas.lower, to):
-                return
-        except ApiError as exc:
-            await patience.wait(str(exc), exc)
-        else:
-            await patience.wait("the StatefulSet's controller has not seen its new size yet")
+    while not await patience.heard(partial(replicas.lower, to)):
+        await patience.wait("the StatefulSet's controller has not seen its new size yet")

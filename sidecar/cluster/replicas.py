@@ -31,6 +31,16 @@ class Replicas:
         found = self._api.find(self._path)
         return None if found is None else int(found["spec"]["replicas"])
 
+    def may_lower(self) -> None:
+        """Ask for leave, and change nothing: a member that is out does not come back by itself.
+
+        Raises:
+            ApiError: the number must not be changed, or nobody answered.
+        """
+        found = self._api.get(self._path)
+        same = {"spec": {"replicas": found["spec"]["replicas"]}}
+        self._api.merge(f"{self._path}?dryRun=All&fieldManager={OWNER}", same)
+
     def lower(self, to: int) -> bool:
         """Have no more than so many; return whether those beyond are on their way out.
 

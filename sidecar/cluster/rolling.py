@@ -154,7 +154,7 @@ class Driver:
         """Go on until every pod is of the new revision; return how many times it handed over.
 
         Raises:
-            ApiError: the API server refused.
+            ApiError: the API server refused for good.
             Refused: it did not come to its end within the patience.
         """
         handovers = 0
@@ -198,7 +198,7 @@ class Driver:
         self._api.delete(path, {"preconditions": {"uid": pod.uid}})
 
     async def _ask(self, question: Callable[[], Any]) -> Any:
-        return await asyncio.to_thread(question)
+        return await self._patience.heard(question)
 
 
 def state_of(

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 from sidecar.cluster.api import Api
 
@@ -27,6 +28,7 @@ class KubernetesApi:
         self.lists: dict[str, Callable[[], list[Thing]]] = {}
         self.on_delete: Callable[[str], None] = lambda path: None
         self.refuses = ""  # a method that is answered by 403
+        self.is_away = 0  # so many requests are answered by 503
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -53,8 +55,9 @@ class KubernetesApi:
     def answer(self, method: str, path: str, body: Thing) -> tuple[HTTPStatus, Thing]:
         """Do what a request asks."""
         with self._lock:
-            if method == self.refuses:
-                return HTTPStatus.FORBIDDEN, {"message": f"cannot {method.lower()} this"}
+            refusal = self._refusal(method)
+            if refusal is not None:
+                return refusal
             if method == "POST":
                 self.created.append((path, body))
                 return HTTPStatus.CREATED, body
@@ -63,13 +66,25 @@ class KubernetesApi:
             path, _, query = path.partition("?")
             if path not in self.things:
                 return HTTPStatus.NOT_FOUND, {"message": f"{path} is not there"}
-            if query:  # who writes under a name owns what it changed
-                owner = {"manager": query.removeprefix("fieldManager=")}
-                self.things[path]["metadata"].setdefault("managedFields", []).append(owner)
-            return self._known(method, path, body)
+            return self._known(method, path, body, dict(parse_qsl(query)))
 
-    def _known(self, method: str, path: str, body: Thing) -> tuple[HTTPStatus, Thing]:
+    def _refusal(self, method: str) -> tuple[HTTPStatus, Thing] | None:
+        if method == self.refuses:
+            return HTTPStatus.FORBIDDEN, {"message": f"cannot {method.lower()} this"}
+        if self.is_away:
+            self.is_away -= 1
+            return HTTPStatus.SERVICE_UNAVAILABLE, {"message": "not now"}
+        return None
+
+    def _known(
+        self, method: str, path: str, body: Thing, asked: dict[str, str]
+    ) -> tuple[HTTPStatus, Thing]:
         thing = self.things[path]
+        if "dryRun" in asked:
+            return HTTPStatus.OK, thing
+        if "fieldManager" in asked:  # who writes under a name owns what it changed
+            owner = {"manager": asked["fieldManager"]}
+            thing["metadata"].setdefault("managedFields", []).append(owner)
         if method == "PATCH":
             _merge(thing, body)
             self.patched.append((path, body))

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import pytest
 
+from sidecar.cli.main import run
+from sidecar.cluster.api import Api
 from sidecar.cluster.initializing import Files, Initializer
 from sidecar.cluster.membership import Patience, promote_own, shrink
 from sidecar.cluster.own_pod import Pods
@@ -354,3 +356,40 @@ async def test_with_data_nobody_needs_the_api_server(crew: Crew) -> None:
     crew.run(0)
     await crew.listed(1)
     assert any("cannot patch this" in line for line in crew.said)
+
+
+def test_without_leave_to_lower_the_number_of_pods_no_member_is_asked_to_go(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(crew.begin())
+    crew.create_stateful_set(3)
+    crew.api.refuses = "PATCH"
+    assert scale_down(crew, tmp_path, monkeypatch) == 1
+    assert len(asyncio.run(crew.listed(3)).members) == 3
+
+
+def test_an_api_server_that_is_away_for_a_moment_ends_no_upgrade(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(crew.begin())
+    crew.create_stateful_set(3)
+    crew.api.is_away = 2
+    assert scale_down(crew, tmp_path, monkeypatch) == 0
+    assert crew.sizes() == [2, 1]
+
+
+def scale_down(crew: Crew, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command of the hook, down to one member; return its exit code."""
+    monkeypatch.setattr(Api, "in_cluster", lambda: crew.api.api)
+    given = {
+        "statefulSet": crew.plan.stateful_set,
+        "namespace": crew.plan.namespace,
+        "replicas": 1,
+        "peerUrl": "http://{name}:2380",
+        "clientUrl": "http://{name}:2379",
+        "endpoints": ",".join(crew.url(n, "client") for n in range(3)),
+        "token": crew.plan.token,
+    }
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps(given))
+    return run(["etcd", "scale-down", f"--plan={plan}", "--replicas=1", "--within=30s"])

@@ -124,6 +124,15 @@ async def test_a_missing_permission_is_told_by_its_name(kubernetes: KubernetesAp
         await driver(kubernetes, queue).run()
 
 
+async def test_an_api_server_that_is_away_for_a_moment_ends_no_rollout(
+    kubernetes: KubernetesApi,
+) -> None:
+    queue = Queue("demo-0", "demo-1", "demo-2")
+    Controller(kubernetes, queue)
+    kubernetes.is_away = 2
+    assert await driver(kubernetes, queue).run() == 1
+
+
 async def test_a_rollout_that_does_not_come_to_its_end_says_where_it_stands(
     kubernetes: KubernetesApi,
 ) -> None:
