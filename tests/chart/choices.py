@@ -39,6 +39,13 @@ CHOICES = {
         "sidecar.readiness=leader",
     ),
     "no permissions": ("kube.labels=false", "rbac.create=false", "rbac.admissionPolicy=false"),
+    "permissions of others": (
+        "master.kind=StatefulSet",
+        "rbac.create=false",
+        "rbac.serviceAccountName=masters",
+        "rbac.rolloutServiceAccountName=roller",
+        "rbac.etcdServiceAccountName=members",
+    ),
     "policies and workers": (
         "networkPolicy.enabled=true",
         "networkPolicy.from[0].namespaceSelector.matchLabels.team=shop",

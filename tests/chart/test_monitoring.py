@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import yaml
 
 from tests.chart.choices import CHOICES, EVERYTHING_WATCHED
+from tests.support.binaries import require_etcd
+from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.helm import CHART, one, render
 
 RULES = Path(__file__).with_name("alerts.yaml")
@@ -81,6 +84,32 @@ def test_alerts_and_dashboard_ask_for_metrics_that_are_served() -> None:
     names = {name for text in asked for name in NAME.findall(text) if name.startswith("leader_")}
     assert len(names) > 5
     assert names <= known
+
+
+@pytest.mark.integration
+def test_alerts_ask_for_metrics_that_etcd_serves() -> None:
+    expressions = " ".join(rule["expr"] for rule in spec()["groups"][0]["rules"])
+    asked = {name for name in NAME.findall(expressions) if name.startswith("etcd_")}
+    assert len(asked) == 3
+    require_etcd()
+    with (
+        EtcdCluster(EtcdOptions()) as etcd,
+        urllib.request.urlopen(f"{etcd.endpoints[0]}/metrics", timeout=10) as reply,
+    ):
+        served = {line.split("{")[0].split(" ")[0] for line in reply.read().decode().splitlines()}
+    assert asked <= served
+
+
+def test_the_lease_is_nearly_out_by_the_time_that_one_may_act() -> None:
+    def threshold(*choices: str) -> str:
+        rules = one(render(*CHOICES["watched"], *choices), "PrometheusRule")["spec"]["groups"][0]
+        (found,) = (
+            r["expr"] for r in rules["rules"] if r["alert"] == "LeaderElectionLeaseNearlyOut"
+        )
+        return found.partition(" < ")[2].partition("\n")[0]
+
+    assert threshold() == "0.3 * 5"
+    assert threshold("sidecar.ttl=10", "sidecar.margin=2500ms") == "0.3 * 7.5"
 
 
 def labels_of_metrics() -> dict[str, set[str]]:

@@ -19,11 +19,24 @@ def test_the_notes_name_the_election_and_how_to_see_the_leader() -> None:
     assert "port-forward service/demo 4040" in told
 
 
+def test_who_brings_permissions_of_their_own_is_told_which() -> None:
+    told = notes(
+        "rbac.create=false", "rbac.etcdServiceAccountName=members", "master.kind=StatefulSet"
+    )
+    assert (
+        "members: get, patch pods; create events; get, patch statefulsets (apps) demo-etcd" in told
+    )
+    assert "default: get statefulsets (apps) demo; list, delete pods" in told
+    assert "default: get, patch pods; create events\n" in told
+    assert "No permissions" not in notes()
+
+
 @pytest.mark.parametrize(
     ("choices", "warning"),
     [
         ((), "without TLS"),
         (("tls.mode=helm",), "(`helm template`, Argo CD, dry runs) it cannot look"),
+        (("tls.mode=helm",), "Nothing renews them but another tls.rotate"),
         (("etcd.replicas=1",), "etcd has one member"),
         (("etcd.persistence.enabled=false",), "keeps its data in the pods"),
         (

@@ -7,11 +7,23 @@ from typing import Any
 import pytest
 import yaml
 
+from sidecar.cli.main import REFUSED, USAGE
 from sidecar.cluster.plan import Plan
 from tests.chart.choices import CHOICES
 from tests.chart.schemas import problems
 from tests.support.binaries import HELMS
-from tests.support.helm import CHART, Object, containers, one, pod_of, render, run_helm, template
+from tests.support.helm import (
+    CHART,
+    ELECTIONS,
+    KUBERNETES,
+    Object,
+    containers,
+    one,
+    pod_of,
+    render,
+    run_helm,
+    template,
+)
 
 VERSIONS = ("1.29", "1.33", "1.37")  # the oldest that the chart takes, and newer ones
 POLICIES = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}  # v1 since 1.30
@@ -209,6 +221,85 @@ def test_the_grace_period_is_the_sum_of_what_has_to_happen() -> None:
     assert grace(longer) == 2 + 7 + 3 + 5
     assert grace("{forwarder: {enabled: false}}") == 0 + 0 + 20 + 5
     assert grace("{master: {terminationGracePeriodSeconds: 90}}") == 90
+
+
+def test_the_longest_release_has_names_that_kubernetes_takes() -> None:
+    choices = ("tls.mode=certManager", "users.mode=password", "operator.enabled=true")
+    longest = "r" * 53
+    sets = [part for choice in choices for part in ("--set", choice)]
+    known = ("--kube-version", KUBERNETES, "--api-versions", ELECTIONS)
+    done = run_helm("template", longest, str(CHART), "-n", "n" * 63, *known, *sets)
+    assert done.returncode == 0, done.stderr
+    most = {"CronJob": 52}  # a Job of it gets eleven more
+    for thing in yaml.safe_load_all(done.stdout):
+        name = thing["metadata"]["name"]
+        assert re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", name), name
+        assert len(name) <= most.get(thing["kind"], 63), (thing["kind"], name)
+        assert len(thing["spec"].get("commonName", "") if "spec" in thing else "") <= 64
+
+
+def test_what_a_command_says_is_given_as_it_is() -> None:
+    said = {
+        "election": "/shop: a #1",
+        "health": {"http": "", "exec": "sh -c 'test -e /tmp/ok: #1' \"x\""},
+    }
+    pod = pod_of(one(render(values=json.dumps({"sidecar": said})), "Deployment"))
+    assert pod is not None
+    arguments = pod["initContainers"][0]["args"]
+    assert "--election=/shop: a #1" in arguments
+    assert "--health-exec=sh -c 'test -e /tmp/ok: #1' \"x\"" in arguments
+
+
+def test_a_forwarded_port_has_a_name_that_kubernetes_takes() -> None:
+    port = {"name": "abcdefghij-k", "containerPort": 1, "forwardPort": 2, "servicePort": 3}
+    objects = render(values=json.dumps({"master": {"ports": [port]}}))
+    (named, _) = one(objects, "Service", "demo")["spec"]["ports"]
+    assert named["targetPort"] == "fwd-abcdefghij"
+
+
+def test_a_stateful_set_is_rolled_out_whoever_makes_the_permissions() -> None:
+    own, others = (
+        one(render("master.kind=StatefulSet", *choices), "Job", "demo-rollout")
+        for choices in ((), ("rbac.create=false", "rbac.rolloutServiceAccountName=roller"))
+    )
+    assert pod_of(own) == {**(pod_of(others) or {}), "serviceAccountName": "demo-rollout"}
+    assert (pod_of(others) or {})["serviceAccountName"] == "roller"
+
+
+def test_a_hook_that_has_refused_is_not_begun_anew() -> None:
+    hooks = [o for o in render("master.kind=StatefulSet") if o["kind"] == "Job"]
+    assert len(hooks) == 2
+    for hook in hooks:
+        (rule,) = hook["spec"]["podFailurePolicy"]["rules"]
+        (container,) = hook["spec"]["template"]["spec"]["containers"]
+        assert rule["action"] == "FailJob"
+        assert rule["onExitCodes"] == {
+            "containerName": container["name"],
+            "operator": "In",
+            "values": [REFUSED, USAGE],
+        }
+
+
+def test_where_only_the_leader_is_ready_no_budget_keeps_its_node() -> None:
+    choices = CHOICES["a StatefulSet, rolled by Kubernetes"]
+    budgets = [o["metadata"]["name"] for o in render(*choices) if "Budget" in o["kind"]]
+    assert budgets == ["demo-etcd"]
+
+
+def test_policies_let_masters_and_workers_reach_the_masters() -> None:
+    objects = render(*CHOICES["policies and workers"])
+    serving, _ = one(objects, "NetworkPolicy", "demo")["spec"]["ingress"]
+    let_in = [
+        rule["podSelector"]["matchLabels"] for rule in serving["from"] if "podSelector" in rule
+    ]
+    for name in ("demo", "demo-worker"):
+        pod = labels(one(objects, "Deployment", name))
+        assert any(selector.items() <= pod.items() for selector in let_in), name
+
+
+def test_a_worker_has_no_credentials_of_an_etcd_that_it_does_not_use() -> None:
+    choices = ("worker.enabled=true", "tls.mode=helm", "master.etcdAccess.enabled=false")
+    assert "etcd-master" not in json.dumps(one(render(*choices), "Deployment", "demo-worker"))
 
 
 def test_the_program_is_told_to_end_a_moment_after_the_sidecar() -> None:

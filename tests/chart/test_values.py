@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 import yaml
 
+from sidecar.core.keys import name_problem
 from tests.support.binaries import HELMS
-from tests.support.helm import CHART, refusal
+from tests.support.helm import (
+    CHART,
+    KUBERNETES,
+    Object,
+    one,
+    pod_of,
+    refusal,
+    render,
+    run_helm,
+)
 
 BY_SCHEMA = {
     "master.replica=3": "/master",
@@ -18,6 +28,14 @@ BY_SCHEMA = {
     "master.kind=DaemonSet": "/master/kind",
     "etcd.replicas=2": "/etcd/replicas",
     "sidecar.ttl=5m": "/sidecar/ttl",
+    "sidecar.ttl=1": "/sidecar/ttl",
+    "operator.ttl=0s": "/operator/ttl",
+    "forwarder.wait=1h": "/forwarder/wait",
+    "master.stopDelaySeconds=4": "/master/stopDelaySeconds",
+    "fullnameOverride=my.app": "/fullnameOverride",
+    "nameOverride=My app": "/nameOverride",
+    "commonLabels.team=a b": "/commonLabels/team",
+    "etcd.defragmentation.schedule=weekly": "/etcd/defragmentation/schedule",
     "sidecar.readiness=both": "/sidecar/readiness",
     "sidecar.drain=-1": "/sidecar/drain",
     "sidecar.election=/a/": "/sidecar/election",
@@ -25,12 +43,14 @@ BY_SCHEMA = {
     "tls.mode=yes": "/tls/mode",
     "users.mode=basic": "/users/mode",
     "etcd.external.endpoints=etcd:2379": "/etcd/external/endpoints",
+    "etcd.external.endpoints=https://etcd": "/etcd/external/endpoints",
     "etcd.persistence.size=big": "/etcd/persistence/size",
     "etcd.quotaBackendBytes=1000": "/etcd/quotaBackendBytes",
     "image.pullPolicy=Sometimes": "/image/pullPolicy",
     "image.digest=latest": "/image/digest",
     "rbac.admissionPolicy=maybe": "/rbac/admissionPolicy",
     "master.ports[0].name=HTTP": "/master/ports/0",
+    "master.ports[0].name=80-81": "/master/ports/0",
     "monitoring.prometheusRule.enable=true": "/monitoring/prometheusRule",
 }
 BY_TEMPLATE = {
@@ -67,7 +87,47 @@ BY_TEMPLATE = {
         "master.ports[0].containerPort=1",
         "master.ports[0].servicePort=1",
     ): "master.ports: the name status",
-    ("etcd.heartbeatInterval=1000",): "etcd.electionTimeout: must be several times",
+    (
+        "etcd.heartbeatInterval=201",
+    ): "etcd.electionTimeout: 1000 is too short; give at least five times",
+    ("etcd.config.data-dir=/x",): "etcd.config: data-dir differs between members",
+    ("etcd.persistence.size=0.5Gi",): "etcd.quotaBackendBytes: 536870912 does not fit into",
+    ("sidecar.election=/a//b",): "sidecar.election: /a//b has //",
+    ("sidecar.election=/a/../b",): "sidecar.election: /a/../b has a segment . or ..",
+    ("sidecar.election=/a.history",): "sidecar.election: /a.history ends in .control or .history",
+    ("sidecar.margin=499ms",): "sidecar.margin: 499ms does not go with sidecar.ttl 5s",
+    ("sidecar.margin=5",): "sidecar.margin: 5 does not go with sidecar.ttl 5s",
+    ("sidecar.health.interval=99ms",): "sidecar.health.interval: 99ms is too short",
+    ("sidecar.statusPort=8080",): "master.ports: the forwardPort 8080 of http is taken by sidecar",
+    ("sidecar.statusPort=8081",): "master.ports: the servicePort 8081 of http is taken by sidecar",
+    ("sidecar.statusPort=9091",): "master.ports: the servicePort 9091 of grpc is taken by sidecar",
+    (
+        r"commonLabels.app\.kubernetes\.io/instance=x",
+    ): "commonLabels: app.kubernetes.io/instance is",
+    (
+        r"master.podLabels.app\.kubernetes\.io/name=x",
+    ): "master.podLabels: app.kubernetes.io/name is",
+    ("users.extra[0].name=root",): "users.extra: the name root is there twice, or is the chart's",
+    (
+        "users.extra[0].name=a",
+        "users.extra[1].name=a",
+    ): "users.extra: the name a is there twice, or is the chart's",
+    (
+        "users.extra[0].name=a",
+        "users.extra[0].elections[0]=/x/",
+    ): 'users.extra: the election "/x/" ends in /',
+}
+PORTS = {
+    "[{name: a, containerPort: 1, forwardPort: 1, servicePort: 1}]": "the sidecar listens on 1 (a)",
+    "[{name: a, containerPort: 4040, servicePort: 1}]": "listens on 4040 (sidecar.statusPort)",
+    """[{name: a, containerPort: 1, forwardPort: 2, servicePort: 1},
+        {name: b, containerPort: 3, forwardPort: 2, servicePort: 3}]""": "2 of b is taken by a",
+    """[{name: a, containerPort: 1, servicePort: 1},
+        {name: b, containerPort: 3, servicePort: 1}]""": "servicePort 1 of b is taken by a",
+    """[{name: administration, containerPort: 1, forwardPort: 2, servicePort: 1},
+        {name: administrators, containerPort: 3, forwardPort: 4, servicePort: 3}]""": (
+        "of administrators would be called fwd-administrat"
+    ),
 }
 
 
@@ -82,6 +142,46 @@ def test_a_wrong_value_is_refused_by_its_name(choice: str, named: str, version: 
 )
 def test_values_that_do_not_go_together_are_refused(choices: tuple[str, ...], told: str) -> None:
     assert told in refusal(*choices)
+
+
+@pytest.mark.parametrize(("ports", "told"), PORTS.items(), ids=list(PORTS.values()))
+def test_ports_that_meet_in_a_pod_or_a_service_are_refused(ports: str, told: str) -> None:
+    said = refusal(values=f"{{master: {{ports: {ports}}}}}")
+    assert "master.ports: the " in said
+    assert told in said
+
+
+@pytest.mark.parametrize("release", ["1demo", "my.app"])
+def test_a_release_that_could_not_name_a_service_is_refused(release: str) -> None:
+    done = run_helm("template", release, str(CHART), "--kube-version", KUBERNETES)
+    assert f"fullnameOverride: a Service cannot be called {release}" in done.stderr
+
+
+def test_elections_have_the_names_that_the_sidecar_takes() -> None:
+    for name in ("a", "/a", "/a.b/c", "/a/b.controls", "/.a/b..c", "/a.control/b", "/a/\x01", "/ä"):
+        values = f"sidecar: {{election: {json.dumps(name)}}}"
+        if name_problem(name) is None:
+            assert f"--election={name}" in sidecar_of(render(values=values))["args"]
+        else:
+            assert "sidecar.election: " in refusal(values=values)
+
+
+def test_durations_may_be_numbers_of_seconds() -> None:
+    values = (
+        "{sidecar: {ttl: 15, margin: 2.5, health: {interval: 2}}, forwarder: {wait: 7, drain: 1}}"
+    )
+    arguments = sidecar_of(render(values=values))["args"]
+    for wanted in ("--ttl=15", "--margin=2.5", "--health-interval=2", "--forward-wait=7"):
+        assert wanted in arguments
+
+
+def sidecar_of(objects: list[Object]) -> Object:
+    """The sidecar's container."""
+    pod = pod_of(one(objects, "Deployment"))
+    assert pod is not None
+    (found,) = pod["initContainers"]
+    assert isinstance(found, dict)
+    return found
 
 
 def described(schema: Any, path: str = "") -> Iterator[str]:

@@ -218,6 +218,36 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end -}}
 {{- end -}}
 
+{{/* The name of the port where connections to the leader are taken: at most 15 characters. Call with a port. */}}
+{{- define "leader-sidecar.forward-name" -}}
+fwd-{{ .name | trunc 11 | trimSuffix "-" }}
+{{- end -}}
+
+{{/* What is wrong with an election's name, or nothing. Call with the name. */}}
+{{- define "leader-sidecar.election-problem" -}}
+{{- $last := splitList "/" . | last -}}
+{{- if regexMatch "[\\x00-\\x1f\\x7f]" . -}}holds a control character
+{{- else if hasSuffix "/" . -}}ends in /; leave the slash out
+{{- else if contains "//" . -}}has //; use single slashes
+{{- else if or (has "." (splitList "/" .)) (has ".." (splitList "/" .)) -}}has a segment . or ..
+{{- else if or (hasSuffix ".control" $last) (hasSuffix ".history" $last) -}}ends in .control or .history, which are ours
+{{- end -}}
+{{- end -}}
+
+{{/* Seconds of a duration: a number of seconds, or a text with ms, s or m. */}}
+{{- define "leader-sidecar.seconds" -}}
+{{- $text := toString . -}}
+{{- $number := regexFind "^[0-9.]+" $text -}}
+{{- if hasSuffix "ms" $text }}{{ divf $number 1000 }}{{ else if hasSuffix "m" $text }}{{ mulf $number 60 }}{{ else }}{{ $number }}{{ end -}}
+{{- end -}}
+
+{{/* Bytes of a quantity, such as 1Gi. */}}
+{{- define "leader-sidecar.bytes" -}}
+{{- $text := toString . -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- mulf (regexFind "^[0-9.]+" $text) (get $units (regexFind "[A-Za-z]*$" $text)) -}}
+{{- end -}}
+
 {{- define "leader-sidecar.least-grace" -}}
 {{- add (ceil .Values.sidecar.drain) (include "leader-sidecar.linger" . | int) .Values.master.stopSeconds 5 -}}
 {{- end -}}
@@ -226,6 +256,14 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- $least := include "leader-sidecar.least-grace" . | int -}}
 {{- $given := .Values.master.terminationGracePeriodSeconds -}}
 {{- if kindIs "invalid" $given }}{{ $least }}{{ else }}{{ $given }}{{ end -}}
+{{- end -}}
+
+{{/* A command that has refused (1) or cannot work (2) has said why: to begin anew would only take longer. */}}
+{{- define "leader-sidecar.once-refused" -}}
+podFailurePolicy:
+  rules:
+    - action: FailJob
+      onExitCodes: {containerName: {{ . }}, operator: In, values: [1, 2]}
 {{- end -}}
 
 {{- define "leader-sidecar.account" -}}

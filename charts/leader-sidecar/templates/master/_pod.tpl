@@ -1,7 +1,7 @@
 {{- define "leader-sidecar.sidecar-args" -}}
 - run
-- --election={{ include "leader-sidecar.election" . }}
-- --endpoints={{ include "leader-sidecar.endpoints" . }}
+- {{ printf "--election=%s" (include "leader-sidecar.election" .) | quote }}
+- {{ printf "--endpoints=%s" (include "leader-sidecar.endpoints" .) | quote }}
 - --ttl={{ .Values.sidecar.ttl }}
 {{- with .Values.sidecar.margin }}
 - --margin={{ . }}
@@ -12,13 +12,13 @@
 - --priority={{ .Values.sidecar.priority }}
 {{- with .Values.sidecar.health }}
 {{- with .http }}
-- --health-http={{ . }}
+- {{ printf "--health-http=%s" . | quote }}
 {{- end }}
 {{- with .exec }}
-- --health-exec={{ . }}
+- {{ printf "--health-exec=%s" . | quote }}
 {{- end }}
 {{- with .tcp }}
-- --health-tcp={{ . }}
+- {{ printf "--health-tcp=%s" . | quote }}
 {{- end }}
 - --health-interval={{ .interval }}
 - --health-failures={{ .failures }}
@@ -124,7 +124,7 @@ spec:
         {{- if include "leader-sidecar.forwards" . }}
         {{- range .Values.master.ports }}
         {{- if .forwardPort }}
-        - {name: fwd-{{ .name | trunc 11 }}, containerPort: {{ .forwardPort }}}
+        - {name: {{ include "leader-sidecar.forward-name" . }}, containerPort: {{ .forwardPort }}}
         {{- end }}
         {{- end }}
         {{- end }}
