@@ -106,7 +106,7 @@ def test_the_lease_is_nearly_out_by_the_time_that_one_may_act() -> None:
         (found,) = (
             r["expr"] for r in rules["rules"] if r["alert"] == "LeaderElectionLeaseNearlyOut"
         )
-        return found.partition(" < ")[2].partition("\n")[0]
+        return str(found.partition(" < ")[2].partition("\n")[0])
 
     assert threshold() == "0.3 * 5"
     assert threshold("sidecar.ttl=10", "sidecar.margin=2500ms") == "0.3 * 7.5"
