@@ -32,7 +32,7 @@ from sidecar.election.names import check_name
 from sidecar.election.ports import Clock, Standing, SystemClock
 from sidecar.errors import CoordinatorError
 from sidecar.etcd.coordinator import EtcdCoordinator
-from sidecar.etcd.credentials import load_credentials
+from sidecar.etcd.credentials import Credentials, RenewedCredentials, load_credentials
 from sidecar.forward.listener import bind as listen_for
 from sidecar.forwarding import Forwarding
 from sidecar.guard import GuardHandle
@@ -74,15 +74,18 @@ def store(settings: StoreSettings) -> EtcdCoordinator:
     Raises:
         ConfigError: a file with credentials cannot be used.
     """
-    credentials = load_credentials(
-        user=settings.user,
-        password_file=settings.password_file,
-        cacert=settings.cacert,
-        cert=settings.cert,
-        key=settings.key,
-        now=dt.datetime.fromtimestamp(SystemClock().wall(), dt.UTC),
-    )
-    return EtcdCoordinator(settings.endpoints, credentials)
+
+    def load() -> Credentials:
+        return load_credentials(
+            user=settings.user,
+            password_file=settings.password_file,
+            cacert=settings.cacert,
+            cert=settings.cert,
+            key=settings.key,
+            now=dt.datetime.fromtimestamp(SystemClock().wall(), dt.UTC),
+        )
+
+    return EtcdCoordinator(settings.endpoints, RenewedCredentials(load))
 
 
 def run(settings: Settings, directory: StatusDirectory, command: Command | None = None) -> int:

@@ -116,7 +116,8 @@ FLAGS = (
         "FILE",
         Group.STORE,
         "The certificate (PEM) to show to etcd. Needs --key.",
-        "For an etcd that asks its clients for certificates; replace it before it expires.",
+        "For an etcd that asks its clients for certificates; replace it before it expires: each "
+        "new connection reads it again.",
     ),
     Flag(
         "key",

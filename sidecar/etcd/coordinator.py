@@ -40,14 +40,17 @@ class EtcdCoordinator:
 
     Args:
         endpoints: as for `--endpoints`: text, or what `parse_endpoints` returns.
-        credentials: user and password, certificates.
+        credentials: user and password, certificates; or what returns them, and is asked before
+            each connection.
 
     Raises:
         ValueError: an endpoint cannot be parsed.
     """
 
     def __init__(
-        self, endpoints: str | Sequence[str | Endpoint], credentials: Credentials | None = None
+        self,
+        endpoints: str | Sequence[str | Endpoint],
+        credentials: Credentials | Callable[[], Credentials] | None = None,
     ) -> None:
         parts = [endpoints] if isinstance(endpoints, str) else endpoints
         self._endpoints: tuple[Endpoint, ...] = tuple(
@@ -55,7 +58,7 @@ class EtcdCoordinator:
             for part in parts
             for endpoint in (parse_endpoints(part) if isinstance(part, str) else (part,))
         )
-        self._credentials = credentials or Credentials()
+        self._given = credentials or Credentials()
         self._addresses: tuple[Address, ...] = ()
         self._members: dict[Address, Member] = {}
         self._current: Address | None = None
@@ -93,6 +96,11 @@ class EtcdCoordinator:
     def current(self) -> str:
         """The endpoint in use, for people to read."""
         return str(self._address()) if self._addresses else "none"
+
+    @property
+    def _credentials(self) -> Credentials:
+        """What to connect with now."""
+        return self._given if isinstance(self._given, Credentials) else self._given()
 
     async def grant(self, lease: int, ttl: float, *, timeout: float) -> float:
         """Create a lease; see the port."""

@@ -1,15 +1,23 @@
-"""Who we are to etcd, and whom we trust: files are read here, once, with clear errors."""
+"""Who we are to etcd, and whom we trust: files are read here, with clear errors.
+
+Certificates end, and whoever issues them replaces their files in time. TLS asks for them only while
+it connects, so they are read again for each connection.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import datetime as dt
+import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _PEM = re.compile(
     rb"-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----", re.DOTALL
@@ -70,6 +78,37 @@ def load_credentials(
     if problems:
         raise ConfigError(problems)
     return Credentials(user, password.decode().rstrip("\r\n"), trusted, own, secret)
+
+
+class RenewedCredentials:
+    """The credentials of each new connection: what the files hold by then.
+
+    Files that cannot be used (any more, or just now) leave those in use that were read before.
+
+    Args:
+        load: reads the files, as `load_credentials` does.
+
+    Raises:
+        ConfigError: they cannot be used from the beginning.
+    """
+
+    def __init__(self, load: Callable[[], Credentials]) -> None:
+        self._load = load
+        self._last = load()
+        self._told = ""
+
+    def __call__(self) -> Credentials:
+        """Return the credentials to connect with now."""
+        try:
+            found, problem = self._load(), ""
+        except ConfigError as exc:
+            found, problem = self._last, str(exc)
+        if problem and problem != self._told:
+            log.warning("credentials cannot be read again error=%s", problem)
+        if found != self._last:
+            log.info("credentials have changed")
+        self._last, self._told = found, problem
+        return found
 
 
 def certificate_problems(pem: bytes, now: dt.datetime) -> list[str]:

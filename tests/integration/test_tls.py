@@ -1,6 +1,7 @@
 """etcd behind TLS: certificates that fit, and messages for those that do not."""
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,39 @@ def test_an_expired_client_certificate_ends_the_start(
         (line,) = a.log
         assert "--cert" in line
         assert "expired" in line
+
+
+def renew(old: TlsFiles, folder: Path) -> None:
+    """Put other certificates, and the authority that they come from, in the place of these."""
+    folder.mkdir()
+    new = make_tls(folder, client_name=USER)
+    for pair, other in ((old.server, new.server), (old.client, new.client)):
+        shutil.copyfile(other.cert, pair.cert)
+        shutil.copyfile(other.key, pair.key)
+    shutil.copyfile(new.ca, old.ca)
+
+
+def test_certificates_that_are_renewed_in_their_files_are_used_for_the_next_connection(
+    tmp_path: Path, election: str
+) -> None:
+    files = make_tls(tmp_path, client_name=USER)
+    options = [f"--cacert={files.ca}", *shown(files.client)]
+    for cluster in running(EtcdOptions(tls=files, no_fsync=True)):
+        with team_on(cluster, tmp_path, election) as team:
+            a, b = team.start("a", "b", options=options)
+            token = a.token or 0
+            files.client.cert.write_text("half a certificate")
+            cluster.members[0].restart()
+            a.wait_for_log("WARNING .*credentials cannot be read again error=--cert")
+            renew(files, tmp_path / "renewed")
+            cluster.members[0].restart()
+            for sidecar in (a, b):
+                sidecar.wait_for_log("INFO .*credentials have changed")
+            leader = team.wait_for_leader()
+            handed = team.command("handover", *options)
+            assert handed.returncode == 0, handed.stderr
+            assert team.wait_for_leader(after=max(token, leader.token or 0)) is not leader
+            team.judge()
 
 
 def test_a_certificate_may_stand_for_user_and_password(

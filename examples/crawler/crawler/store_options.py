@@ -15,7 +15,7 @@ from sidecar import values
 from sidecar.election import SystemClock
 from sidecar.errors import ConfigError
 from sidecar.etcd import EtcdCoordinator
-from sidecar.etcd.credentials import load_credentials
+from sidecar.etcd.credentials import Credentials, RenewedCredentials, load_credentials
 from sidecar.etcd.endpoints import parse_endpoints
 
 T = TypeVar("T")
@@ -86,9 +86,12 @@ def coordinator(options: StoreOptions) -> EtcdCoordinator:
             problems.append(f"{flags[0]}: goes with {flags[1]}; give both or none")
     if problems or endpoints is None:
         raise ConfigError(problems)
-    now = dt.datetime.fromtimestamp(SystemClock().wall(), dt.UTC)
-    credentials = load_credentials(user=user or "", password_file=password, now=now, **files)
-    return EtcdCoordinator(endpoints, credentials)
+
+    def load() -> Credentials:
+        now = dt.datetime.fromtimestamp(SystemClock().wall(), dt.UTC)
+        return load_credentials(user=user or "", password_file=password, now=now, **files)
+
+    return EtcdCoordinator(endpoints, RenewedCredentials(load))
 
 
 def all_of(one: Callable[[], T], other: Callable[[], U]) -> tuple[T, U]:
