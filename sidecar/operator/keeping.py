@@ -30,6 +30,8 @@ from sidecar.operator.metrics import OperatorMetrics
 log = logging.getLogger(__name__)
 
 _EVERY = 600.0  # seconds between two looks
+_EVERY_OTHERS = 60.0  # the same where another issuer renews, and tells nobody
+_LONGEST_PAUSE = 10.0  # seconds after a look that failed, also because there is nothing yet
 _HOOKS = "admissionregistration.k8s.io/v1"
 
 
@@ -69,12 +71,13 @@ class CertificateKeeper:
     async def run(self) -> None:
         """Look after it until cancelled; errors are logged and tried again."""
         rng = random.SystemRandom()
-        backoff = Backoff(rng, longest=60.0, first=0.5)
+        backoff = Backoff(rng, longest=_LONGEST_PAUSE, first=0.5)
         while True:
             try:
                 await self.look()
                 backoff.reset()
-                pause = _EVERY * rng.uniform(0.8, 1.2)
+                every = _EVERY if self._webhooks.is_ours else _EVERY_OTHERS
+                pause = every * rng.uniform(0.8, 1.2)
             except (ApiError, ConfigError) as exc:
                 log.warning("certificate not looked after error=%s", exc)
                 pause = backoff.next()

@@ -80,3 +80,18 @@ def test_two_replicas_agree_on_one_certificate(shop: Shop, replica: Replica) -> 
     }
     assert ends == {not_after(stored(shop)["tls.crt"]).timestamp()}
     shop.until(lambda: trusted(shop) == stored(shop)["ca.crt"], "trusted")
+
+
+def test_a_certificate_of_somebody_elses_is_served_soon_after_it_is_issued(shop: Shop) -> None:
+    names = (f"demo-operator.{shop.namespace}.svc",)
+    options = ("--webhook-service=demo-operator", "--certificates=other")
+    replica = shop.operator("op-0", *options)
+    replica.child.wait_for_line("holds no certificate yet", stream="err")
+    assert replica.get("/readyz")[0] == 503
+    issued = renewed(None, names, dt.datetime.now(dt.UTC))
+    assert issued is not None
+    data = {k: base64.b64encode(v).decode() for k, v in issued.data().items()}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-operator-tls"}}
+    shop.server.admin.create(path(shop).rpartition("/")[0], {**body, "data": data})
+    shop.wait_for_readiness(replica)
+    assert replica.child.text("err").count("holds no certificate yet") == 1
