@@ -30,7 +30,7 @@ from sidecar.operator.metrics import OperatorMetrics
 log = logging.getLogger(__name__)
 
 _EVERY = 600.0  # seconds between two looks
-_EVERY_OTHERS = 60.0  # the same where another issuer renews, and tells nobody
+_EVERY_OTHERS = 30.0  # the same where another issuer renews, and tells nobody
 _LONGEST_PAUSE = 10.0  # seconds after a look that failed, also because there is nothing yet
 _HOOKS = "admissionregistration.k8s.io/v1"
 

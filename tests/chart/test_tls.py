@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
@@ -15,7 +16,7 @@ from sidecar.etcd.admin import Admin, administering
 from sidecar.etcd.credentials import Credentials
 from sidecar.etcd.endpoints import parse_endpoints
 from tests.support.binaries import require_etcd
-from tests.support.helm import Object, one, render
+from tests.support.helm import CHART, ELECTIONS, KUBERNETES, Object, one, render, run_helm
 from tests.support.procs import LOOPBACK, Child, ReservedPort
 
 CLIENTS = ("root", "sidecar", "master")
@@ -69,6 +70,18 @@ def test_every_client_is_called_by_its_user_and_signed_by_the_one_authority(
 def test_no_pod_has_the_key_of_the_authority(objects: list[Object]) -> None:
     others = [o for o in objects if o["kind"] != "Secret"]
     assert "demo-tls-ca" not in json.dumps(others)
+
+
+def test_names_in_certificates_fit_where_release_and_namespace_are_long() -> None:
+    where = ("r" * 40, str(CHART), "-n", "n" * 63, "--kube-version", KUBERNETES)
+    kinds = ("tls.mode=certManager", "operator.certificates=certManager", "operator.enabled=true")
+    sets = [part for choice in kinds for part in ("--set", choice)]
+    done = run_helm("template", *where, "--api-versions", ELECTIONS, *sets)
+    assert done.returncode == 0, done.stderr
+    made = [o["spec"] for o in yaml.safe_load_all(done.stdout) if o["kind"] == "Certificate"]
+    assert len([spec for spec in made if spec.get("isCA")]) == 2
+    # More is refused by cert-manager's webhook, and by X.509.
+    assert max(len(spec.get("commonName", "")) for spec in made) == 64
 
 
 @pytest.mark.integration

@@ -292,3 +292,35 @@ fsGroup: 65532
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
+
+{{/* An authority of the release's own, in cert-manager: the Issuer NAME-ca, with the key in the Secret of `secret`.
+     Call with (dict "root" $ "component" "x" "name" "x" "selfSigned" "name of the Issuer" "secret" "x-ca" "for" "what"). */}}
+{{- define "leader-sidecar.cert-manager-authority" -}}
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata:
+  {{- include "leader-sidecar.metadata" (dict "root" .root "component" .component "name" .selfSigned) | nindent 2 }}
+spec:
+  selfSigned: {}
+---
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata:
+  {{- include "leader-sidecar.metadata" (dict "root" .root "component" .component "name" (printf "%s-ca" .name)) | nindent 2 }}
+spec:
+  isCA: true
+  # X.509 allows 64 characters, and cert-manager refuses more.
+  commonName: {{ printf "%s.%s %s" .name .root.Release.Namespace .for | trunc 64 | trim | quote }}
+  secretName: {{ .secret }}
+  duration: 87600h
+  # With another key, who has the authority's old certificate would trust no certificate of the new one.
+  privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Never}
+  issuerRef: {name: {{ .selfSigned }}, kind: Issuer, group: cert-manager.io}
+---
+apiVersion: cert-manager.io/v1
+kind: Issuer
+metadata:
+  {{- include "leader-sidecar.metadata" (dict "root" .root "component" .component "name" (printf "%s-ca" .name)) | nindent 2 }}
+spec:
+  ca: {secretName: {{ .secret }}}
+{{- end -}}
