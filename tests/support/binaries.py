@@ -1,4 +1,4 @@
-"""Find or build the programs that tests and benchmarks run: etcd, the Go rivals, helm, Kubernetes.
+"""Find or build what tests and benchmarks run: etcd, the Go rivals, helm, Kubernetes, cert-manager.
 
 etcd 3.6.16 (`etcd`, `etcdctl`, `etcdutl`) and the rivals `goelect` and `golimit` are built from the
 modules under `tools/go` by the Go toolchain and kept in a cache of the user, named by everything
@@ -47,6 +47,7 @@ MAIN_PACKAGES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "kind": {"kind": "sigs.k8s.io/kind"},
         "coredns": {"coredns": "github.com/coredns/coredns"},
         "kubernetes": {"kubernetes": "./kubernetes", "pause": "./pause"},
+        "cert-manager": {"cert-manager": "."},
     }
 )
 _MODULE_OF = {

@@ -21,12 +21,14 @@ _TAKEN = {
     "MutatingWebhookConfiguration",
     "ValidatingWebhookConfiguration",
     "Secret",
+    "Issuer",
+    "Certificate",
 }
 _SET_BY_THE_TEST = ("--election=", "--endpoints=", "--http=", "--webhook=", "--ttl=")
 
 
-def rendered(namespace: str, choices: Sequence[str]) -> list[Object]:
-    """Return the operator's objects for a release in a namespace."""
+def rendered(namespace: str, choices: Sequence[str], component: str = "operator") -> list[Object]:
+    """Return the objects of the operator, or another component, for a release in a namespace."""
     sets = [part for choice in ("operator.enabled=true", *choices) for part in ("--set", choice)]
     where = (RELEASE, str(CHART), "-n", namespace, "--kube-version", "1.34")
     done: subprocess.CompletedProcess[str] = run_helm(
@@ -34,8 +36,8 @@ def rendered(namespace: str, choices: Sequence[str]) -> list[Object]:
     )
     assert done.returncode == 0, done.stderr
     objects = [found for found in yaml.safe_load_all(done.stdout) if found]
-    component = "app.kubernetes.io/component"
-    return [o for o in objects if o["metadata"]["labels"].get(component) == "operator"]
+    label = "app.kubernetes.io/component"
+    return [o for o in objects if o["metadata"]["labels"].get(label) == component]
 
 
 def deploy(shop: Shop, *choices: str) -> Replica:

@@ -94,4 +94,3 @@ def test_a_certificate_of_somebody_elses_is_served_soon_after_it_is_issued(shop:
     body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-operator-tls"}}
     shop.server.admin.create(path(shop).rpartition("/")[0], {**body, "data": data})
     shop.wait_for_readiness(replica)
-    assert replica.child.text("err").count("holds no certificate yet") == 1
