@@ -223,14 +223,27 @@ def test_the_grace_period_is_the_sum_of_what_has_to_happen() -> None:
     assert grace("{master: {terminationGracePeriodSeconds: 90}}") == 90
 
 
+CLUSTER_WIDE = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+
+
 def test_the_longest_release_has_names_that_kubernetes_takes() -> None:
     choices = ("tls.mode=certManager", "users.mode=password", "operator.enabled=true")
+    choices += ("rbac.admissionPolicy=true",)
     longest = "r" * 53
     sets = [part for choice in choices for part in ("--set", choice)]
     known = ("--kube-version", KUBERNETES, "--api-versions", ELECTIONS)
     done = run_helm("template", longest, str(CHART), "-n", "n" * 63, *known, *sets)
     assert done.returncode == 0, done.stderr
     most = {"CronJob": 52}  # a Job of it gets eleven more
+    # Of all namespaces and releases, so they are not cut.
+    most |= dict.fromkeys(CLUSTER_WIDE, 253)
     for thing in yaml.safe_load_all(done.stdout):
         name = thing["metadata"]["name"]
         assert re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", name), name
