@@ -3,10 +3,10 @@
 Measured on the cluster of the end-to-end tests, from the moment since which the new leader leads by
 its own word (`since` of its status) until another pod
 
-* sees its label, by a watch of the pods. That is what anybody sees, and a little more than the
-  sidecar's own patch takes. The pod's `managedFields` are in whole seconds, and the sidecar's log
-  says only what it believes itself;
-* has an answer of it through the Service `<release>-leader`, over a new connection.
+* sees its label, by a watch of the pods, which is what anybody sees;
+* has an answer of it through the Service `<release>-leader`, over a new connection;
+
+and until the sidecar knows by the API server's answer that its pod is labelled, by its own log.
 
 All nodes run on one kernel, so the clocks of all pods are one.
 """
@@ -16,11 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import figures, keeping, machine
@@ -28,8 +29,9 @@ from benchmarks.running import run
 from benchmarks.table import Row, as_text
 from tests.e2e.support.cluster import Cluster, cluster
 from tests.e2e.support.engine import UnfitMachineError
+from tests.e2e.support.kubectl import names
 from tests.e2e.support.programs import Running, running
-from tests.e2e.support.release import Release, released
+from tests.e2e.support.release import SIDECAR, Release, moment, released
 from tests.support.binaries import etcd_binaries
 from tests.support.procs import wait_until
 
@@ -42,7 +44,19 @@ _UNDISTURBED = 3.0  # seconds; who looks meanwhile takes the processor from what
 _WITHIN = 60.0
 _LABEL, _SERVICE = 0.050, 1.5  # seconds that the median may take
 
+_LABELLED = re.compile(r"pod labelled role=leader term=(\d+)")
+
 Trial = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """A term's token, since when its leader leads, and when others saw it; seconds since 1970."""
+
+    token: int
+    elected: float
+    labelled: float
+    answered: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,15 +101,17 @@ def _facts(made: Cluster) -> dict[str, str]:
 
 
 def _measure(made: Cluster, handovers: int) -> list[Trial]:
-    release = Release(made, _NAMESPACE)
+    logs = {"logFormat": "json", "logLevel": "debug"}
+    release = Release(made, _NAMESPACE, values={"sidecar": logs})
     rng = random.Random()
     with released(made, _NAMESPACE, release), _observing(release) as observer:
         _trial(release, observer, _PAUSE[0])  # to warm up; not counted
-        trials = []
+        trials: list[Moments] = []
         for number in range(handovers):
             print(f"  handover {number + 1} of {handovers}", file=sys.stderr)
             trials.append(_trial(release, observer, rng.uniform(*_PAUSE)))
-        return trials
+        patched = _patched(release)
+        return [_seconds(trial, patched) for trial in trials]
 
 
 @contextmanager
@@ -126,29 +142,47 @@ def _observing(release: Release) -> Iterator[Running]:
         yield observer
 
 
-def _trial(release: Release, observer: Running, pause: float) -> Trial:
-    """Hand over once, after a pause; return the seconds until each thing was seen."""
+def _trial(release: Release, observer: Running, pause: float) -> Moments:
+    """Hand over once, after a pause; return the token and when each thing was seen."""
     before = release.settled()
-    pods = sorted(pod["metadata"]["name"] for pod in release.pods())
+    pods = names({"items": release.pods()})
     to = pods[(pods.index(before.pod) + 1) % len(pods)]  # each in turn, on its own node
-    time.sleep(pause)
-    observer.told(f"/handover/{to}")
-    time.sleep(_UNDISTURBED)
+    observer.told(f"/handover/{to}/{pause}")
+    time.sleep(pause + _UNDISTURBED)
     after = release.changed_from(before)
 
-    def seen() -> Trial | None:
-        moments: Trial = observer.told().get(str(after.token), {})
-        return moments if len(moments) == 3 else None
+    def seen() -> Moments | None:
+        moments: dict[str, float] = observer.told().get(str(after.token), {})
+        return Moments(after.token, **moments) if len(moments) == 3 else None
 
     moments = wait_until(seen, f"the observer has seen {after}", _WITHIN)
     assert moments is not None  # noqa: S101 - wait_until returns what is true
-    return {what: moments[what] - moments["elected"] for what in ("labelled", "answered")}
+    return moments
+
+
+def _patched(release: Release) -> dict[int, float]:
+    """Return when each term's leader had its pod labelled, by its log."""
+    found = {}
+    for pod in release.pods():
+        told = release.kubectl.run("logs", pod["metadata"]["name"], "-c", SIDECAR)
+        for said in (json.loads(line) for line in told.splitlines()):
+            match = _LABELLED.fullmatch(said["msg"])
+            if match:
+                found[int(match[1])] = moment(said["ts"])
+    return found
+
+
+def _seconds(trial: Moments, patched: Mapping[int, float]) -> Trial:
+    seen = {"labelled": trial.labelled, "answered": trial.answered}
+    seen["patched"] = patched[trial.token]
+    return {what: at - trial.elected for what, at in seen.items()}
 
 
 def rows_of(trials: Sequence[Trial]) -> list[Row]:
     """Return the lines of the table for what was seen after handovers, in seconds."""
     rows = []
     for what, said, at_most in (
+        ("patched", "own label, by the sidecar's log", _LABEL),
         ("labelled", "own label, in another pod's watch", _LABEL),
         ("answered", "`<release>-leader` answers another pod", _SERVICE),
     ):
@@ -165,7 +199,7 @@ def rows_of(trials: Sequence[Trial]) -> list[Row]:
 
 
 def _data(trials: Sequence[Trial]) -> dict[str, object]:
-    series = {what: [trial[what] * 1e3 for trial in trials] for what in ("labelled", "answered")}
+    series = {what: [trial[what] * 1e3 for trial in trials] for what in trials[0]}
     summaries = {what: asdict(figures.summarize(values)) for what, values in series.items()}
     return {"unit": "ms", "summaries": summaries, "trials": series}
 

@@ -3,8 +3,9 @@
 `python kubernetes_observer.py SERVICE SELECTOR ELECTION ETCD` watches the pods of a selector, and
 asks the Service again and again who answers, each time over a new connection. On port 8000 it tells
 for each fencing token: since when its leader leads, by that leader's own word; when the watch has
-shown its label; when the Service has first led to it. Asked for `/handover/ID` it has the leader
-hand over to ID: here, because a command's own process would begin and end beside what is measured.
+shown its label; when the Service has first led to it. Asked for `/handover/ID/SECONDS` it answers,
+and then has the leader hand over to ID: here and later, because the processes of a command would
+begin and end beside what is measured.
 Runs in a pod with the sidecar's image.
 """
 
@@ -104,17 +105,19 @@ class Hand:
         """Hold the connection, for ever."""
         self._loop.run_until_complete(self._hold())
 
-    def over(self, to: str) -> None:
-        """Have the leader hand over; return when the next one leads."""
-        asyncio.run_coroutine_threadsafe(self._over(to), self._loop).result()
+    def over(self, to: str, after: float) -> None:
+        """Have the leader hand over after so many seconds; return at once."""
+        asyncio.run_coroutine_threadsafe(self._over(to, after), self._loop)
 
     async def _hold(self) -> None:
         async with reached(self._settings) as etcd:
             self._commands.set_result(Commands(etcd, self._settings.election))
             await asyncio.Event().wait()
 
-    async def _over(self, to: str) -> None:
-        await (await self._commands).handover(to)
+    async def _over(self, to: str, after: float) -> None:
+        commands = await self._commands
+        await asyncio.sleep(after)
+        await commands.handover(to)
 
 
 def main() -> None:
@@ -128,9 +131,9 @@ def main() -> None:
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            _, _, to = self.path.partition("/handover/")
-            if to:
-                hand.over(to)
+            if self.path.startswith("/handover/"):
+                _, _, to, after = self.path.split("/")
+                hand.over(to, float(after))
             told = seen.told()
             status = http.client.OK if watching.is_alive() else http.client.SERVICE_UNAVAILABLE
             self.send_response(status)
