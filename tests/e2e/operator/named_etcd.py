@@ -8,6 +8,7 @@ done by the same command.
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -55,10 +56,13 @@ class NamedEtcd:
             name="named-etcd",
             folder=self._folder,
         )
-        self._resources.enter_context(holder)
+        scratch = tempfile.TemporaryDirectory(prefix="leader-sidecar-etcd-")
+        self._data = Path(self._resources.enter_context(scratch))  # large: not kept as logs are
         try:
-            ours, theirs = (Path(f"/proc/{pid}/ns/mnt") for pid in ("self", holder.pid))
-            wait_until(lambda: theirs.readlink() != ours.readlink(), "a namespace of its own")
+            self._resources.enter_context(holder)
+            # By then its mounts are its own, too: before, ours would take part in them.
+            program = Path(f"/proc/{holder.pid}/comm")
+            wait_until(lambda: program.read_text() == "sleep\n", "a namespace of its own")
             spaces = (f"--{kind}=/proc/{holder.pid}/ns/{path}" for kind, path in _SPACES)
             self.prefix = ("nsenter", *spaces, "--")
             self._connect()
@@ -170,7 +174,7 @@ class NamedEtcd:
         return {
             **config,
             "name": name,
-            "data-dir": str(self._folder / f"{name}.data"),
+            "data-dir": str(self._data / name),
             "unsafe-no-fsync": True,
             "initial-advertise-peer-urls": self.plan.peer_url_of(name),
             "advertise-client-urls": self.plan.client_url_of(name),

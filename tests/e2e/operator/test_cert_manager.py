@@ -77,6 +77,18 @@ def asked(replica: Replica) -> float:
     return replica.metric("leader_sidecar_operator_admissions_total", webhook="evict")
 
 
+def wait_for_trust(shop: Shop, replica: Replica) -> float:
+    """Wait until the API server asks about an eviction; return how often it has."""
+    shop.pod("first")
+
+    def is_asked() -> bool:
+        assert evict(shop, "first", dry_run=True) == 201
+        return asked(replica) > 0
+
+    shop.until(is_asked, "the webhook is asked")
+    return asked(replica)
+
+
 def test_the_api_server_reaches_webhooks_whose_certificate_is_cert_managers(
     shop: Shop, replica: Replica, cert_manager: CertManager
 ) -> None:
@@ -84,10 +96,8 @@ def test_the_api_server_reaches_webhooks_whose_certificate_is_cert_managers(
     authority = {secret["ca.crt"]}
     shop.until(lambda: trusted(shop.server, "mutating") == authority, "injected")
     shop.until(lambda: trusted(shop.server, "validating") == authority, "injected")
+    assert wait_for_trust(shop, replica) == 1
     assert shown(replica) == first_of(secret["tls.crt"])
-    shop.pod("m-0")
-    assert evict(shop, "m-0") == 201
-    assert asked(replica) == 1
     ends = "leader_sidecar_operator_certificate_not_after_timestamp_seconds"
     assert replica.metric(ends) == not_after(secret["tls.crt"]).timestamp()
 
@@ -97,11 +107,11 @@ def test_no_eviction_goes_by_the_webhook_while_its_certificate_is_renewed(
 ) -> None:
     authority = {cert_manager.secret(shop.namespace, WEBHOOKS)["ca.crt"]}
     shop.until(lambda: trusted(shop.server, "validating") == authority, "injected")
-    for name in ("m-0", "m-1"):
-        shop.pod(name)
+    number = itertools.count(1 + wait_for_trust(shop, replica))
+    shop.pod("m-0")
+    shop.pod("m-1")
     old = replica.child.pid
     secret = cert_manager.renew(shop.namespace, WEBHOOKS)
-    number = itertools.count(1)
 
     def is_shown() -> bool:
         assert evict(shop, "m-0", dry_run=True) == 201
