@@ -234,8 +234,12 @@ CLUSTER_WIDE = (
 
 
 def test_the_longest_release_has_names_that_kubernetes_takes() -> None:
-    choices = ("tls.mode=certManager", "users.mode=password", "operator.enabled=true")
-    choices += ("rbac.admissionPolicy=true",)
+    choices = (
+        "tls.mode=certManager",
+        "users.mode=password",
+        "operator.enabled=true",
+        "rbac.admissionPolicy=true",
+    )
     longest = "r" * 53
     sets = [part for choice in choices for part in ("--set", choice)]
     known = ("--kube-version", KUBERNETES, "--api-versions", ELECTIONS)
