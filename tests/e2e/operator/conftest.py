@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.e2e.operator.api_server import CRDS, ApiServer
 from tests.e2e.operator.shop import Shop
@@ -21,7 +20,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with ApiServer(tmp_path_factory.mktemp("api-server")) as made:
         done = run_helm("template", "crds", str(CRDS), "--kube-version", "1.34")
         assert done.returncode == 0, done.stderr
-        made.must_apply(*yaml.safe_load_all(done.stdout))
+        applied = made.kubectl("apply", "-f", "-", stdin=done.stdout)
+        assert applied.returncode == 0, applied.stderr
         made.kubectl("wait", "--for=condition=Established", "crd/elections.leader-sidecar.io")
         yield made
 
