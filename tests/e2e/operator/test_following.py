@@ -46,7 +46,8 @@ def test_status_and_labels_follow_every_change_of_the_leader(shop: Shop) -> None
 def test_at_rest_nothing_is_written_and_hardly_anything_asked(shop: Shop) -> None:
     for name in ("m-0", "m-1"):
         shop.pod(name)
-    shop.make()
+    # With these it looks every five seconds whether a move is due.
+    shop.make(preferred={"candidate": "m-0"}, maxTermDuration="24h")
     shop.candidates("m-0", "m-1")
     replica = shop.operator()
     shop.wait_for_leader("m-0")

@@ -49,9 +49,13 @@ def test_a_cordon_with_nobody_left_to_lead_is_told_and_not_tried_all_the_time(
     for name in ("m-0", "m-1", "m-2"):
         close(three, name)
     three.make()
-    three.operator("op-0", "--namespaces=")
+    replica = three.operator("op-0", "--namespaces=")
     three.until(lambda: "HandoverRefused" in three.reasons(), "it is told")
     assert three.status["leader"]["id"] == "m-0"
+    assert three.team.command("handover", "--to", "m-1").returncode == 0
+    three.wait_for_leader("m-1")
+    # Again 5 s later at the soonest, or for another term.
+    assert replica.metric("leader_sidecar_operator_moves_total", reason="NodeCordoned") <= 6
 
 
 def test_the_annotation_hands_over_and_is_taken_off(three: Shop) -> None:

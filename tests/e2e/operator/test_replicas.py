@@ -1,5 +1,6 @@
 """Two replicas: one works, and the other takes over, whatever becomes of the first."""
 
+import subprocess
 import time
 
 import pytest
@@ -60,6 +61,7 @@ def test_a_replica_that_was_frozen_ends_and_writes_nothing_more(one: Shop) -> No
 
 
 STUCK = "tests.e2e.operator.stuck"
+SPACE = ("unshare", "--user", "--map-user=65532", "--map-group=65532")
 
 
 def test_a_term_that_is_lost_ends_the_process_also_where_its_thread_does_not_end(
@@ -134,8 +136,9 @@ def test_a_replica_that_is_killed_in_a_handover_leaves_one_change_behind(one: Sh
 
 
 def test_its_user_needs_no_name_as_in_a_container(one: Shop) -> None:
+    if subprocess.run([*SPACE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a user without a name needs a namespace of users")
     user = ("env", *(f"--unset={name}" for name in ("LOGNAME", "USER", "LNAME", "USERNAME")))
-    space = ("unshare", "--user", "--map-user=65532", "--map-group=65532")
-    replica = one.operator("op-0", prefix=(*user, *space))
+    replica = one.operator("op-0", prefix=(*user, *SPACE))
     one.wait_for_leader("m-0")
     assert replica.leads
