@@ -62,6 +62,7 @@ def test_the_annotation_hands_over_and_is_taken_off(three: Shop) -> None:
     three.make()
     three.operator()
     three.wait_for_leader("m-0")
+    token = three.status["token"]
     done = three.server.kubectl("annotate", "elect", "master", f"{TO}=m-2", "-n", three.namespace)
     assert done.returncode == 0, done.stderr
     three.wait_for_leader("m-2")
@@ -70,7 +71,6 @@ def test_the_annotation_hands_over_and_is_taken_off(three: Shop) -> None:
         found = three.server.admin.get(three.election_path)["metadata"]
         return TO not in (found.get("annotations") or {})
 
-    token = three.status["history"][1]["token"]
     three.until(is_off, "the annotation is taken off")
     three.until(lambda: three.status.get("move", {}).get("result") == "Done", "it is told")
     move = three.status["move"]
