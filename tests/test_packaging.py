@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,6 +122,28 @@ def pins(lock: str) -> dict[str, str]:
         line.split("==", 1) for line in text.splitlines() if re.match(r"[a-zA-Z0-9].*==", line)
     )
     return {name: rest.split()[0] for name, rest in lines}
+
+
+def test_everything_that_is_released_has_one_version(project: dict[str, Any]) -> None:
+    version = project["version"]
+    assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text()
+    for chart in ("leader-sidecar", "leader-sidecar-crds"):
+        told = yaml.safe_load((ROOT / "charts" / chart / "Chart.yaml").read_text())
+        assert (told["version"], told["appVersion"]) == (version, version), chart
+    for path in (ROOT / "manifests").rglob("kustomization.yaml"):
+        for image in yaml.safe_load(path.read_text()).get("images", []):
+            assert image["newTag"] == version, path
+
+
+def test_the_sidecar_adds_at_most_60_mb_to_its_base_image() -> None:
+    installed = {d.name.lower().replace("_", "-"): d for d in importlib.metadata.distributions()}
+    size = sum(path.stat().st_size for path in (ROOT / "sidecar").rglob("*") if path.is_file())
+    for name in pins("runtime"):
+        if name not in installed:
+            continue  # for another platform
+        files = [Path(str(file.locate())) for file in installed[name].files or ()]
+        size += sum(path.stat().st_size for path in files if path.is_file())
+    assert 10e6 < size < 60e6
 
 
 def test_lock_files_agree_with_each_other() -> None:

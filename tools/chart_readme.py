@@ -42,9 +42,16 @@ Helm 3 or 4, Kubernetes 1.29 or newer. `helm test demo` looks whether exactly on
 - **A member of etcd whose volume was lost** does not start by itself: an Event says what to do. With
   `etcd.autoReplaceMember` it is replaced while a quorum answers.
 - **An upgrade may change every value** but what is decided by the install: `nameOverride`,
-  `fullnameOverride`, `tls.mode`, `users.mode`, `master.volumeClaimTemplates` and, of `etcd.persistence`,
-  `enabled`, `size` and `storageClassName`. Another `sidecar.election` is a new election; another
-  `master.kind` replaces all pods at once.
+  `fullnameOverride`, `tls.mode`, another authority of the certificates, `users.mode`,
+  `master.volumeClaimTemplates` and, of `etcd.persistence`, `enabled`, `size` and `storageClassName`.
+  Another `sidecar.election` or another etcd is a new election; another `master.kind` replaces all pods
+  at once.
+- **`helm upgrade --timeout`** (five minutes by default) must leave the hooks their time:
+  `etcd.scaleDownTimeoutSeconds`, and `master.rollout.timeoutSeconds` for a StatefulSet.
+- **Without `rbac.create`** nothing is allowed to anybody: the values of `rbac` say what your own service
+  accounts must be allowed, and the notes of the release say it for your choices.
+- **etcd's storage must heed `fsGroup`**, or be writable for the group 65532: else its pods stop with an
+  Event that says so.
 - **`helm uninstall`** leaves etcd's volumes (`etcd.persistence.whenDeleted`) and, with `tls.keep`, the
   Secrets.
 

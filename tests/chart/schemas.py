@@ -1,4 +1,7 @@
-"""Kubernetes' own JSON schemas, strict: a field that an API does not know is an error."""
+"""Kubernetes' own JSON schemas, strict: a field that an API does not know is an error.
+
+What others define is held to `tests.chart.foreign`, and an Election to our own chart of its kind.
+"""
 
 import functools
 import importlib.resources
@@ -7,20 +10,51 @@ import re
 from typing import Any
 
 import jsonschema
+import yaml
 from referencing import Registry, Resource
 
-_HOME = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema"
+from tests.chart.foreign import SPECS
+from tests.support.helm import CHART
 
-# What others define; promtool checks the rules of a PrometheusRule, and we read an Election.
-FOREIGN = {"cert-manager.io/v1", "monitoring.coreos.com/v1", "leader-sidecar.io/v1alpha1"}
+_HOME = importlib.resources.files("kubernetes_validate") / "kubernetes-json-schema"
+_KIND = CHART.parent / "leader-sidecar-crds" / "templates" / "elections.yaml"
+_ELECTION = ("leader-sidecar.io/v1alpha1", "Election")
 
 
 def problems(thing: dict[str, Any], version: str) -> list[str]:
     """Return what a Kubernetes of this version (1.29) would refuse or drop in an object."""
-    if thing["apiVersion"] in FOREIGN:
-        return []
-    validator = _validator(thing["kind"], thing["apiVersion"], version)
-    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(thing)]
+    kind = (thing["apiVersion"], thing["kind"])
+    if kind == _ELECTION or kind in SPECS:
+        validator, found = _of_spec(kind), thing["spec"]
+    else:
+        validator, found = _validator(thing["kind"], thing["apiVersion"], version), thing
+    return [f"{error.json_path}: {error.message}" for error in validator.iter_errors(found)]
+
+
+@functools.cache
+def _of_spec(kind: tuple[str, str]) -> Any:
+    return jsonschema.Draft202012Validator(
+        _strict(_election()) if kind == _ELECTION else SPECS[kind]
+    )
+
+
+def _election() -> Any:
+    # The braces of Helm are in its labels alone.
+    text = re.sub(r"\{\{.*?\}\}", "", _KIND.read_text())
+    (version,) = yaml.safe_load(text)["spec"]["versions"]
+    return version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+
+def _strict(schema: Any) -> Any:
+    """Return a kind's schema with no other fields than it names, as Kubernetes would drop them."""
+    if isinstance(schema, list):
+        return [_strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: _strict(value) for name, value in schema.items()}
+    if isinstance(schema.get("properties"), dict):
+        made.setdefault("additionalProperties", False)
+    return made
 
 
 @functools.cache

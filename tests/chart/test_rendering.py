@@ -76,6 +76,15 @@ def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
     assert problems(broken, "1.34")
 
 
+@pytest.mark.parametrize("kind", ["Certificate", "PodMonitor", "PrometheusRule", "Election"])
+def test_a_field_that_the_makers_of_a_kind_do_not_know_is_found(kind: str) -> None:
+    choices = ("tls.mode=certManager", *CHOICES["an operator"])
+    thing = next(o for o in render(*choices) if o["kind"] == kind)
+    broken: Object = {**thing, "spec": {**thing["spec"], "selectors": {}}}
+    assert not problems(thing, "1.34")
+    assert problems(broken, "1.34")
+
+
 def test_no_two_objects_have_one_name(objects: list[Object]) -> None:
     names = [(o["apiVersion"], o["kind"], o["metadata"]["name"]) for o in objects]
     assert len(names) == len(set(names))
