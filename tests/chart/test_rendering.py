@@ -264,6 +264,33 @@ def test_the_longest_release_has_names_that_kubernetes_takes() -> None:
         assert len(thing["spec"].get("commonName", "") if "spec" in thing else "") <= 64
 
 
+def test_releases_with_long_names_have_nothing_of_the_whole_cluster_in_common() -> None:
+    known = (
+        "--kube-version",
+        KUBERNETES,
+        "--api-versions",
+        ELECTIONS,
+        "--set",
+        "operator.enabled=true",
+    )
+    where = (
+        "-n",
+        "team-of-the-payments-in-production",
+        *known,
+        "--set",
+        "rbac.admissionPolicy=true",
+    )
+    names = []
+    for release in ("checkout-of-the-shop-a", "checkout-of-the-shop-b"):
+        done = run_helm("template", release, str(CHART), *where)
+        assert done.returncode == 0, done.stderr
+        things = [thing["metadata"] for thing in yaml.safe_load_all(done.stdout)]
+        names.append({thing["name"] for thing in things if "namespace" not in thing})
+    one_way, other = names
+    assert len(one_way) == len(other) == 2
+    assert not one_way & other
+
+
 def test_what_a_command_says_is_given_as_it_is() -> None:
     said = {
         "election": "/shop: a #1",
@@ -277,9 +304,10 @@ def test_what_a_command_says_is_given_as_it_is() -> None:
 
 
 def test_a_forwarded_port_has_a_name_that_kubernetes_takes() -> None:
+    http = {"name": "http", "containerPort": 8081, "servicePort": 1}
     port = {"name": "abcdefghij-k", "containerPort": 1, "forwardPort": 2, "servicePort": 3}
-    objects = render(values=json.dumps({"master": {"ports": [port]}}))
-    (named, _) = one(objects, "Service", "demo")["spec"]["ports"]
+    objects = render(values=json.dumps({"master": {"ports": [http, port]}}))
+    (_, named, _) = one(objects, "Service", "demo")["spec"]["ports"]
     assert named["targetPort"] == "fwd-abcdefghij"
 
 
