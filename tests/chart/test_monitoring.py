@@ -14,7 +14,7 @@ import yaml
 from tests.chart.choices import CHOICES, EVERYTHING_WATCHED
 from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
-from tests.support.helm import CHART, one, render
+from tests.support.helm import CHART, Object, containers, one, pod_of, render
 
 RULES = Path(__file__).with_name("alerts.yaml")
 NAME = re.compile(r"\b(?:leader|etcd)_[a-z_]+\b")
@@ -110,6 +110,38 @@ def test_the_lease_is_nearly_out_by_the_time_that_one_may_act() -> None:
 
     assert threshold() == "0.3 * 5"
     assert threshold("sidecar.ttl=10", "sidecar.margin=2500ms") == "0.3 * 7.5"
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "ServiceMonitor"])
+def test_monitors_scrape_each_program_by_a_port_that_it_has(kind: str) -> None:
+    objects = render(*CHOICES["an operator"], "worker.enabled=true")
+    scraped: list[tuple[str, str]] = []
+    for thing in objects:
+        if kind == "PodMonitor" and (pod := pod_of(thing)) is not None:
+            labels = {**thing["metadata"]["labels"]}
+            ports = [port for each in containers(pod) for port in each.get("ports", [])]
+        elif kind == "ServiceMonitor" and thing["kind"] == "Service":
+            labels, ports = thing["metadata"]["labels"], thing["spec"]["ports"]
+        else:
+            continue
+        if matches(one(objects, kind)["spec"]["selector"], labels):
+            found = {port["name"] for port in ports} & {"status", "metrics"}
+            scraped += [(labels["app.kubernetes.io/component"], name) for name in found]
+    assert sorted(scraped) == [
+        ("etcd", "metrics"),
+        ("master", "status"),
+        ("operator", "metrics"),
+        *([("worker", "metrics")] if kind == "PodMonitor" else []),
+    ]
+
+
+def matches(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a selector of expressions takes these labels."""
+    return all(
+        wanted["key"] in labels
+        and (wanted["operator"] == "Exists" or labels[wanted["key"]] in wanted["values"])
+        for wanted in selector["matchExpressions"]
+    )
 
 
 def labels_of_metrics() -> dict[str, set[str]]:
