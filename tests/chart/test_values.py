@@ -48,6 +48,10 @@ BY_SCHEMA = {
     "etcd.quotaBackendBytes=1000": "/etcd/quotaBackendBytes",
     "image.pullPolicy=Sometimes": "/image/pullPolicy",
     "image.digest=latest": "/image/digest",
+    "tls.certManager.issuerRef.names=x": "/tls/certManager/issuerRef",
+    "operator.resources.cpu=1": "/operator/resources",
+    "master.env[0].name=A,master.env[0].value=1": "/master/env/0/value",
+    "worker.env[0].name=A,worker.env[0].valu=b": "/worker/env/0",
     "rbac.admissionPolicy=maybe": "/rbac/admissionPolicy",
     "master.ports[0].name=HTTP": "/master/ports/0",
     "master.ports[0].name=80-81": "/master/ports/0",
@@ -107,6 +111,7 @@ BY_TEMPLATE = {
     (
         r"master.podLabels.app\.kubernetes\.io/name=x",
     ): "master.podLabels: app.kubernetes.io/name is",
+    ("tls.certManager.issuerRef.kind=Issuer",): "tls.certManager.issuerRef: has no name",
     ("users.extra[0].name=root",): "users.extra: the name root is there twice, or is the chart's",
     (
         "users.extra[0].name=a",
@@ -206,6 +211,8 @@ def described(schema: Any, path: str = "") -> Iterator[str]:
 
 def has(values: Any, path: str) -> bool:
     for name in path.split("."):
+        if values == {}:
+            return True  # by default nothing is there that could be named
         if not isinstance(values, dict) or name not in values:
             return False
         values = values[name]
