@@ -190,6 +190,46 @@ def test_durations_may_be_numbers_of_seconds() -> None:
         assert wanted in arguments
 
 
+NOTHING = (
+    "commonLabels",
+    "commonAnnotations",
+    "etcd.config",
+    "master.podLabels",
+    "master.livenessProbe",
+    "master.readinessProbe",
+    "master.topologySpreadConstraints",
+    "sidecar.election",
+    "sidecar.health",
+    "sidecar.health.interval",
+    "sidecar.margin",
+    "users.extra",
+)
+
+
+@pytest.mark.parametrize("version", HELMS)
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_default_may_be_taken_away(name: str, version: str) -> None:
+    assert render(f"{name}=null", version=version)
+
+
+def test_a_program_may_have_other_probes_than_the_crawler_or_none() -> None:
+    def program(*choices: str) -> Object:
+        pod = pod_of(one(render(*choices), "Deployment"))
+        assert pod is not None
+        (found,) = pod["containers"]
+        assert isinstance(found, dict)
+        return found
+
+    assert "livenessProbe" not in program("master.livenessProbe=null")
+    by_port = ("master.livenessProbe.tcpSocket.port=grpc", "master.livenessProbe.httpGet=null")
+    assert set(program(*by_port)["livenessProbe"]) == {
+        "tcpSocket",
+        "periodSeconds",
+        "failureThreshold",
+    }
+    assert "master.livenessProbe: has httpGet and tcpSocket" in refusal(by_port[0])
+
+
 def sidecar_of(objects: list[Object]) -> Object:
     """The sidecar's container."""
     pod = pod_of(one(objects, "Deployment"))

@@ -27,7 +27,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 
 {{/* Name, namespace, labels and annotations of an object. Call with (dict "root" $ "component" "master" "name" "x" "annotations" dict). */}}
 {{- define "leader-sidecar.metadata" -}}
-{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+{{- $annotations := merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) -}}
 name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}
 labels:

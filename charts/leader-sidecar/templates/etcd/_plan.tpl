@@ -20,7 +20,7 @@
 {{- if eq .Values.users.mode "password" -}}
 {{- $_ := set $config "auth-token" "jwt,priv-key=/etc/etcd-jwt/key,sign-method=HS256,ttl=10m" -}}
 {{- end -}}
-{{- mergeOverwrite $config (deepCopy .Values.etcd.config) | toJson -}}
+{{- mergeOverwrite $config (deepCopy (.Values.etcd.config | default dict)) | toJson -}}
 {{- end -}}
 
 {{- define "leader-sidecar.plan" -}}

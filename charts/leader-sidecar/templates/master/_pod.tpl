@@ -20,8 +20,12 @@
 {{- with .tcp }}
 - {{ printf "--health-tcp=%s" . | quote }}
 {{- end }}
-- --health-interval={{ .interval }}
-- --health-failures={{ .failures }}
+{{- with .interval }}
+- --health-interval={{ . }}
+{{- end }}
+{{- with .failures }}
+- --health-failures={{ . }}
+{{- end }}
 {{- end }}
 - --http=:{{ .Values.sidecar.statusPort }}
 - --log-format={{ .Values.sidecar.logFormat }}
