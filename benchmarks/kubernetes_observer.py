@@ -14,6 +14,7 @@ import datetime as dt
 import http.client
 import json
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -75,8 +76,9 @@ def watch(selector: str, seen: Seen) -> None:
 
 def keep_asking(service: str, seen: Seen) -> None:
     """Note when the Service leads to a leader, for ever."""
+    address = socket.gethostbyname(service)  # once: it stays, and DNS is not what is measured
     while True:
-        connection = http.client.HTTPConnection(service, STATUS, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(address, STATUS, timeout=PATIENCE)
         try:
             connection.request("GET", "/leader", headers={"Connection": "close"})
             reply = connection.getresponse()

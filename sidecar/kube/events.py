@@ -34,6 +34,8 @@ _COMPONENT = "leader-sidecar"
 _LIMIT = 2.0  # seconds for one request
 _TRIES = 4
 _WAITING = 8  # Events; beyond them the oldest is dropped
+_LET_OTHERS = 1.0  # seconds
+"""At a change all sidecars have something to say at once, and the labels are more urgent."""
 _LONGEST_MESSAGE = 1000  # characters; the API server takes 1024 bytes
 _LONGEST_NAME = 200  # characters of a pod's name in an Event's, which may have 253 in all
 _SERVER_ERRORS = 500
@@ -172,6 +174,7 @@ class PodEvents:
         self._story = Story()
         self._waiting: deque[Happening] = deque(maxlen=_WAITING)
         self._is_idle: Feed[bool] = Feed(True)
+        self._in_a_hurry = asyncio.Event()
         # From now on, not from `run` on: a term that is short and early is a term, too.
         feed.listen(self._heard)
         self._heard()
@@ -181,6 +184,9 @@ class PodEvents:
         while True:
             if self._waiting:
                 await self._first()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LET_OTHERS):
+                        await self._in_a_hurry.wait()
             while self._waiting:
                 await self._send(self._waiting.popleft())
             self._api.close()  # the next transition may be days away
@@ -188,7 +194,8 @@ class PodEvents:
             await self._is_idle.changed(self._is_idle.version)
 
     async def finish(self, at_most: float) -> None:
-        """Wait until all Events are sent or dropped, for at most so many seconds."""
+        """Send at once what waits, and wait for that, for at most so many seconds."""
+        self._in_a_hurry.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(at_most):
                 while not self._is_idle.value:

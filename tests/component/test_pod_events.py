@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.kube import pod
+from sidecar.kube import events, pod
 from tests.support.kube_api import KubeApi
 from tests.support.outputs import until
 from tests.support.own_pod import telling
@@ -94,3 +94,17 @@ async def test_an_event_does_not_wait_for_a_label_that_hangs(api: KubeApi) -> No
             await asyncio.to_thread(hold.wait)
             await until(lambda: len(api.events) == 1, "it is told without the label")
             hold.let_go()
+
+
+async def test_an_event_lets_others_go_first_but_not_when_the_sidecar_ends(
+    api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_LET_OTHERS", 60.0)
+    async with telling(api) as rig:
+        await rig.shows("follower", None, None)
+        rig.lead(100)
+        await rig.shows("leader", "100", "1000")
+        await asyncio.sleep(0.2)  # longer than sending an Event takes
+        assert api.events == []
+        await rig.pod.finish()
+        assert len(api.events) == 1
