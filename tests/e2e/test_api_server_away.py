@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.support.cluster import Cluster
 from tests.e2e.support.load import load
-from tests.e2e.support.release import Release, Values
+from tests.e2e.support.release import SIDECAR, Release, Values
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -43,3 +43,16 @@ def test_while_the_api_server_is_away_the_leader_leads_on_and_serves(release: Re
     assert tally.failures == 0, tally
     assert tally.longest_gap < 2, tally
     assert release.settled() == before
+
+
+def test_a_change_while_the_api_server_is_away_is_labelled_afterwards(release: Release) -> None:
+    before = release.settled()
+    to = release.followers(before)[0]
+    sidecar = release.container(before.pod, SIDECAR)
+    which = (f"--election={release.election}", f"--endpoints={release.endpoints}")
+    with without_api_server(release.cluster):
+        said = sidecar.run("leader-sidecar", "handover", "--to", to, *which)
+        assert f"{to} leads" in said
+    after = release.settled()  # which the labels say, too
+    assert after.pod == to
+    assert after.token > before.token

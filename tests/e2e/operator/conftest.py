@@ -14,7 +14,7 @@ from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
 from tests.support.helm import run_helm
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """Return an API server that knows Elections."""
     with ApiServer(tmp_path_factory.mktemp("api-server")) as made:
@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def etcd() -> Iterator[EtcdCluster]:
     """Return the etcd of all elections."""
     require_etcd()

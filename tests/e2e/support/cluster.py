@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -113,18 +113,24 @@ def cluster(values: Path) -> Iterator[Cluster]:
             extra = os.environ.get("E2E_VALUES")
             kubectl = Kubectl(tools.kubectl(), Path(given), Path(scratch))
             theirs = Cluster(kubectl, None, Path(extra) if extra else values)
-            with for_one_run(lambda: None, lambda: _wait_for_the_end_of_releases(theirs)):
-                yield theirs
+            with (
+                for_one_run(lambda: None, lambda: _wait_for_the_end_of_releases(theirs)),
+                kubectl.served() as served,
+            ):
+                yield replace(theirs, kubectl=served)
             return
         podman = engine()
         kubectl = Kubectl(tools.kubectl(), podman.folder / "kubeconfig", Path(scratch))
         ours = Cluster(kubectl, podman, values)
         keep = os.environ.get("KEEP") == "1"
-        with for_one_run(
-            lambda: _make(ours, podman, keep=keep),
-            lambda: _wait_for_the_end_of_releases(ours) if keep else _delete(podman),
+        with (
+            for_one_run(
+                lambda: _make(ours, podman, keep=keep),
+                lambda: _wait_for_the_end_of_releases(ours) if keep else _delete(podman),
+            ),
+            kubectl.served() as served,
         ):
-            yield ours
+            yield replace(ours, kubectl=served)
 
 
 def _make(ours: Cluster, podman: Engine, *, keep: bool) -> None:

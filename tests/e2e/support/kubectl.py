@@ -1,17 +1,22 @@
 """kubectl, with one kubeconfig."""
 
+import http.client
 import json
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.support.engine import run
-from tests.support.procs import Child, inherited_environment
+from tests.support.procs import LOOPBACK, Child, inherited_environment
 
 _TIMEOUT = 600.0  # seconds
+_ANSWERS_WITHIN = 60.0  # seconds
+_APIS = {"pods": "/api/v1", "deployments": "/apis/apps/v1", "statefulsets": "/apis/apps/v1"}
 _EVENTS = {"events", "events.events.k8s.io"}
 _IN_EVERY_NAMESPACE = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 
@@ -20,16 +25,56 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
-    """Calls of kubectl; `folder` keeps what those write that run on."""
+    """Calls of kubectl; `folder` keeps what those write that run on.
+
+    `port` is that of a `kubectl proxy`, if one runs: to ask through it takes no process.
+    """
 
     program: Path
     kubeconfig: Path
     folder: Path
     namespace: str | None = None
+    port: int | None = None
 
     def within(self, namespace: str) -> "Kubectl":
         """Return the same for a namespace."""
-        return Kubectl(self.program, self.kubeconfig, self.folder, namespace)
+        return replace(self, namespace=namespace)
+
+    @contextmanager
+    def served(self) -> Iterator["Kubectl"]:
+        """Have a proxy run until the end, and return what asks through it."""
+        with self.child("proxy", "--port=0", name="proxy") as proxy:
+            found = proxy.wait_for_line(r"Starting to serve on 127\.0\.0\.1:(\d+)")
+            yield replace(self, port=int(found[1]))
+
+    def ask(self, path: str) -> str:
+        """Return what the API server answers to a path.
+
+        Raises:
+            RuntimeError: it does not answer, or with an error.
+        """
+        if self.port is None:
+            return self.run("get", "--raw", path, timeout=_ANSWERS_WITHIN)
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=_ANSWERS_WITHIN)
+        try:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            body = reply.read().decode()
+        except (OSError, http.client.HTTPException) as failed:
+            raise RuntimeError(f"{path}: {failed!r}") from failed
+        finally:
+            connection.close()
+        if reply.status != http.client.OK:
+            raise RuntimeError(f"{path}: {reply.status} {body[:1000]}")
+        return body
+
+    def listed(self, kind: str, selector: str) -> list[Object]:
+        """Return the objects of a kind with these labels."""
+        assert self.namespace is not None
+        which = urllib.parse.urlencode({"labelSelector": selector})
+        path = f"{_APIS[kind]}/namespaces/{self.namespace}/{kind}?{which}"
+        found: list[Object] = json.loads(self.ask(path))["items"]
+        return found
 
     def command(self, *arguments: str) -> list[str]:
         """Return a command line."""
@@ -74,7 +119,7 @@ class Kubectl:
         """
         assert self.namespace is not None
         where = f"/api/v1/namespaces/{self.namespace}/pods/{pod}:{port}/proxy{path}"
-        return self.run("get", "--raw", where, timeout=60)
+        return self.ask(where)
 
     def child(self, *arguments: str, name: str) -> Child:
         """Start it, to run on until it is stopped."""

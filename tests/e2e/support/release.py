@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,10 @@ class Container:
     restarts: int
     runs: bool
 
+    def run(self, *command: str) -> str:
+        """Run a command in it, without the API server; return what it printed."""
+        return self._ctr("task", "exec", "--exec-id", uuid.uuid4().hex, self.id, *command)
+
     def kill(self) -> None:
         """Send SIGKILL to its first process."""
         self._ctr("task", "kill", "--signal", "SIGKILL", self.id)
@@ -59,8 +64,8 @@ class Container:
         finally:
             self._ctr("task", "resume", self.id)
 
-    def _ctr(self, *command: str) -> None:
-        self.cluster.on_node(self.node, "ctr", "-n", "k8s.io", *command)
+    def _ctr(self, *command: str) -> str:
+        return self.cluster.on_node(self.node, "ctr", "-n", "k8s.io", *command)
 
 
 @dataclass
@@ -124,7 +129,7 @@ class Release:
 
     def pods(self, component: str = "master") -> list[Object]:
         """Return its pods of a component that are not about to go."""
-        found = self.kubectl.get("pods", "-l", self.selector(component))["items"]
+        found = self.kubectl.listed("pods", self.selector(component))
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def followers(self, leader: Leader) -> list[str]:
@@ -251,7 +256,7 @@ class Release:
         self.helm("uninstall", "--wait", "--timeout=4m", "--ignore-not-found")
 
     def _is_complete(self, kind: str) -> bool:
-        found = self.kubectl.get(kind, "-l", f"app.kubernetes.io/instance={self.name}")["items"]
+        found = self.kubectl.listed(kind, f"app.kubernetes.io/instance={self.name}")
         return all(
             thing["status"].get("observedGeneration", 0) >= thing["metadata"]["generation"]
             and thing["status"].get("replicas", 0) == thing["spec"]["replicas"]
