@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.support.cluster import OURS
-from tests.e2e.support.kubectl import Object
+from tests.e2e.support.kubectl import Kubectl, Object
 from tests.e2e.support.operator import KIND, Elect, Operator, install_kind
 from tests.e2e.support.release import SIDECAR, STATUS, Leader, Release, Values, moment
 from tests.support.procs import wait_until
@@ -46,6 +46,18 @@ def role(release: Release, pod: str) -> str | None:
     return labels.get(ROLE)
 
 
+def recorded(kubectl: Kubectl, leader: str, token: int | None = None) -> Object:
+    """Return a leader's term, or its last one, from its history, which is written after it began."""
+
+    def found() -> Object | None:
+        last: Object = json.loads(kubectl.ask_pod(leader, STATUS, "/history"))[-1]
+        return last if token in (None, last["token"]) and last["leader"] == leader else None
+
+    term = wait_until(found, f"the history tells of {leader}'s term", WITHIN)
+    assert term is not None
+    return term
+
+
 # --- what kubectl shows -------------------------------------------------------------------------
 
 
@@ -74,8 +86,8 @@ def test_kubectl_shows_leader_token_and_candidates_at_once_after_each_change(
             found = wait_until(row, f"{to} is shown, and three candidates", WITHIN)
             at = time.time()
             asked.result()
-            term = release.ask(to, "/history")[-1]
-            assert (term["leader"], str(term["token"])) == (to, found[2])
+            term = recorded(release.kubectl, to, int(found[2]))
+            assert term["leader"] == to
             took.append(at - moment(term["from"]))
             leader = Leader(to, term["token"])
     measured(
@@ -331,8 +343,7 @@ def test_the_service_leads_to_the_next_leader_from_another_pod(
             threading.Event().wait(QUIET)
             shop.annotate(to)
             answered = float(asker.wait_for_line(rf"^{to} ([\d.]+)$")[1])
-        term = json.loads(shop.kubectl.ask_pod(to, STATUS, "/history"))[-1]
-        assert term["leader"] == to
+        term = recorded(shop.kubectl, to)
         took.append(answered - moment(term["from"]))
     measured(
         f"{changes} changes: answered through the Service after p50 "
