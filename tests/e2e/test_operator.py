@@ -47,7 +47,7 @@ def role(release: Release, pod: str) -> str | None:
 
 
 def recorded(kubectl: Kubectl, leader: str, token: int | None = None) -> Object:
-    """Return a leader's term, or its last one, from its history, which is written after it began."""
+    """Return a term of a leader, or its last one, once its history tells of it."""
 
     def found() -> Object | None:
         last: Object = json.loads(kubectl.ask_pod(leader, STATUS, "/history"))[-1]
