@@ -39,9 +39,7 @@ def behind_the_leaders_service(release: Release) -> set[str]:
 
 def test_label_annotations_and_service_follow_a_handover(release: Release) -> None:
     before = release.settled()
-    other = next(
-        pod["metadata"]["name"] for pod in release.pods() if pod["metadata"]["name"] != before.pod
-    )
+    other = release.followers(before)[0]
     after = release.hand_over(other)
     assert after.pod == other
     wait_until(

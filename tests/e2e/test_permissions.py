@@ -37,12 +37,6 @@ def names_of(release: Release) -> list[str]:
     return [pod["metadata"]["name"] for pod in release.pods()]
 
 
-def followers(release: Release) -> list[str]:
-    """Return those that do not lead."""
-    leader = release.settled()
-    return [name for name in names_of(release) if name != leader.pod]
-
-
 @contextmanager
 def with_rules(release: Release, *rules: Any) -> Iterator[None]:
     """Have other rules in the Role of the sidecars for a while."""
@@ -72,7 +66,7 @@ def test_kubernetes_finds_no_fault_with_the_policy(release: Release) -> None:
 
 
 def test_a_token_may_change_the_marks_of_its_own_pod(release: Release) -> None:
-    pod, *_ = followers(release)
+    pod, *_ = release.followers(release.settled())
     for cost in ("7", None):
         patch = {"metadata": {"labels": {ROLE: "follower"}, "annotations": {COST: cost}}}
         assert refusal(release, pod, pod, patch) == ""
@@ -92,19 +86,19 @@ def test_a_token_may_change_the_marks_of_its_own_pod(release: Release) -> None:
 def test_a_token_may_change_nothing_else_of_its_own_pod(
     release: Release, patch: Any, why: str
 ) -> None:
-    pod, *_ = followers(release)
+    pod, *_ = release.followers(release.settled())
     assert f"a leader-sidecar may change {why}" in refusal(release, pod, pod, patch)
 
 
 def test_a_token_may_not_change_the_marks_of_another_pod(release: Release) -> None:
-    pod, another = followers(release)
+    pod, another = release.followers(release.settled())
     why = refusal(release, pod, another, {"metadata": {"labels": {ROLE: "leader"}}})
     assert "may change the pod that its token was made for, and no other" in why
 
 
 def test_a_sidecar_says_at_its_start_which_permissions_it_lacks(release: Release) -> None:
     before = release.settled()
-    old, (deleted, _) = names_of(release), followers(release)
+    old, (deleted, _) = names_of(release), release.followers(before)
 
     def heir() -> str:
         return next((name for name in names_of(release) if name not in old), "")
