@@ -1,15 +1,13 @@
 """What is wrong with one Election is its own affair."""
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from sidecar.election.background import Background
 from sidecar.election.ports import SystemClock
-from sidecar.operator.api import Api
 from sidecar.operator.reconciling import ElectionWorker
 from sidecar.operator.stores import Stores
-from sidecar.operator.tools import OperatorMeter, Tools
-from tests.operator.things import Document, election
+from tests.operator.things import Document, election, tools_for
 
 
 class Broken:
@@ -37,19 +35,7 @@ class Broken:
 async def test_a_worker_that_fails_in_a_way_nobody_thought_of_tries_again_and_says_so() -> None:
     api = Broken()
     async with Background() as stores, asyncio.timeout(60):
-        tools = Tools(
-            api=cast("Api", api),
-            stores=Stores(SystemClock(), stores),
-            clock=SystemClock(),
-            gate=lambda: None,
-            meter=cast("OperatorMeter", None),
-            pods=lambda _: [],
-            nodes=lambda: None,
-            closing=lambda: 0.0,
-            keep_pod=lambda _: None,
-            lose_pod=lambda _: None,
-            reporter="op-0",
-        )
+        tools = tools_for(api, SystemClock(), Stores(SystemClock(), stores))
         etcd: Any = {"endpoints": ["https://etcd:2379"], "tlsSecret": "odd"}
         worker = ElectionWorker(election(etcd=etcd), tools)
         async with Background() as workers:

@@ -1,18 +1,16 @@
 """Labels are put right one after the other, each by what etcd says at that moment."""
 
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from sidecar.errors import ApiRefused
-from sidecar.operator.api import Api
 from sidecar.operator.facts import Pod
 from sidecar.operator.labelling import Labels
-from sidecar.operator.stores import Stores
-from sidecar.operator.tools import OperatorMeter, Teller, Tools
+from sidecar.operator.tools import Teller
 from sidecar.operator.view import View
 from tests.operator.test_hub import Clock
-from tests.operator.things import Document, election, pod, pod_document, queue
+from tests.operator.things import Document, election, pod, pod_document, queue, tools_for
 
 OURS = {"leader-sidecar.io/labelled-by": "operator"}
 
@@ -27,19 +25,7 @@ class World:
         self.patched: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.clock = Clock()
-        tools = Tools(
-            api=cast("Api", self),
-            stores=cast("Stores", None),
-            clock=self.clock,
-            gate=lambda: None,
-            meter=cast("OperatorMeter", None),
-            pods=lambda _: [],
-            nodes=lambda: None,
-            closing=lambda: 0.0,
-            keep_pod=lambda _: None,
-            lose_pod=lambda _: None,
-            reporter="op-0",
-        )
+        tools = tools_for(self, self.clock)
         self._labels = Labels(tools, Teller(tools))
 
     async def patch(self, path: str, body: Document) -> Document:

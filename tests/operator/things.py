@@ -1,11 +1,15 @@
 """Elections, pods and queues for tests, as short as they can be said."""
 
-from typing import Any
+from typing import Any, cast
 
 from sidecar.core.codec import Proposal, TermRecord
 from sidecar.core.queue import Entry
+from sidecar.election.ports import Clock
+from sidecar.operator.api import Api
 from sidecar.operator.facts import Node, Pod, read_pod
 from sidecar.operator.spec import Election, read_election
+from sidecar.operator.stores import Stores
+from sidecar.operator.tools import OperatorMeter, Tools
 from sidecar.operator.view import View
 
 NAMESPACE, NAME, UID = "shop", "master", "uid-of-election"
@@ -123,3 +127,20 @@ def term(token: int, id_: str, since: float = NOW, **other: Any) -> TermRecord:
 def node(name: str, *, is_closed: bool = False, **labels: str) -> Node:
     """A node."""
     return Node(name, labels, is_closed)
+
+
+def tools_for(api: object, clock: Clock, stores: Stores | None = None) -> Tools:
+    """Return what a worker has that asks this API, knows of nobody else, and may always write."""
+    return Tools(
+        api=cast("Api", api),
+        stores=cast("Stores", stores),
+        clock=clock,
+        gate=lambda: None,
+        meter=cast("OperatorMeter", None),
+        pods=lambda _: [],
+        nodes=lambda: None,
+        closing=lambda: 0.0,
+        keep_pod=lambda _: None,
+        lose_pod=lambda _: None,
+        reporter="op-0",
+    )
