@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.support import Team
-from tests.page.browser import Browser, missing_reason
+from tests.page.browser import PATIENCE, Browser, missing_reason
 from tests.support.binaries import BUILT_VERSION, available_versions, require_etcd
 from tests.support.descent import nothing_left
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
@@ -23,7 +23,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         if os.environ.get("LEADER_SIDECAR_NO_SKIP"):
             pytest.fail(reason)
         pytest.skip(reason)
-    with nothing_left(), Browser(tmp_path_factory.mktemp("browser")) as started:
+    folder = tmp_path_factory.mktemp("browser")
+    with nothing_left(within=PATIENCE), Browser(folder) as started:
         yield started
 
 

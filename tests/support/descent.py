@@ -52,14 +52,20 @@ def words(path: Path, count: int = 1) -> list[str]:
 
 
 @contextlib.contextmanager
-def nothing_left() -> Iterator[None]:
-    """Fail when a process that was started inside lives on, and kill it, orphaned or not."""
+def nothing_left(within: float = 0.0) -> Iterator[None]:
+    """Fail when a process that was started inside lives on, and kill it, orphaned or not.
+
+    `within` is how many seconds what was started may take to follow: for programs whose helpers
+    end by themselves once they miss their parent, as a browser's do.
+    """
     before = set(descendants())
     _be_subreaper(True)
     try:
         yield
     finally:
         new = [pid for pid in descendants() if pid not in before]
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: gone(*new), "what was started ends by itself", within)
         left = [pid for pid in new if not gone(pid)]
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
