@@ -106,6 +106,7 @@ class Publisher:
         self._slices[family] = found
         if view.is_older_than(slices.shown_term(found)):
             return  # somebody has heard of a term that we have not
+        wanted["endpoints"] = wanted["endpoints"] or slices.not_ready(found)
         if slices.agrees(found, wanted):
             return
         # The version guards what was decided upon: never against a newer term.

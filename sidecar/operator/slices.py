@@ -62,6 +62,8 @@ def slice_of(
         pods: of the election.
         uid: of that Service.
         family: 4 or 6.
+
+    Without an endpoint when nobody leads or the leader's pod is gone: then `not_ready` is shown.
     """
     leader = view.leader
     pod = pods_of([leader], pods).get(leader.key) if leader is not None else None
@@ -107,6 +109,13 @@ def agrees(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         and (found.get("endpoints") or []) == wanted["endpoints"]
         and (found.get("ports") or []) == wanted["ports"]
     )
+
+
+def not_ready(found: Mapping[str, Any]) -> list[Document]:
+    """Return the endpoints that a slice shows, as ones that nobody is led to."""
+    off = {"ready": False, "serving": False}
+    shown = found.get("endpoints") or ()
+    return [{**each, "conditions": {**each.get("conditions", {}), **off}} for each in shown]
 
 
 def families_of(found: Mapping[str, Any]) -> list[int]:

@@ -50,7 +50,8 @@ class Objects:
     @property
     def shown(self) -> list[str]:
         """The pods that the Service leads to."""
-        return [e["targetRef"]["name"] for e in self.there[SLICE]["endpoints"]]
+        endpoints = self.there[SLICE]["endpoints"]
+        return [e["targetRef"]["name"] for e in endpoints if e["conditions"]["ready"]]
 
 
 @pytest.fixture
@@ -81,8 +82,28 @@ async def test_a_change_of_the_leader_costs_one_write_and_none_costs_nothing(
     assert objects.writes == []
     await publish(publisher, queue("m-1", first=11))
     assert (objects.writes, objects.shown) == (["patch"], ["m-1"])
+
+
+async def test_while_nobody_leads_the_last_leader_stays_as_one_that_is_not_ready(
+    objects: Objects, publisher: Publisher
+) -> None:
     await publish(publisher, view())
-    assert (objects.writes, objects.shown) == (["patch", "patch"], [])
+    assert objects.there[SLICE]["endpoints"] == []  # nobody has led yet
+    await publish(publisher, queue("m-0", "m-1"))
+    objects.writes.clear()
+    for seen in (queue("m-0", is_paused=True), view()):
+        await publish(publisher, seen)
+        (endpoint,) = objects.there[SLICE]["endpoints"]
+        assert endpoint["targetRef"]["name"] == "m-0"
+        assert endpoint["conditions"] == {"ready": False, "serving": False, "terminating": False}
+    assert objects.writes.count("patch") <= 2
+    objects.writes.clear()
+    await publish(publisher, view())
+    assert objects.writes == []
+    await publish(publisher, queue("m-9", first=11))  # whose pod is gone
+    assert objects.shown == []
+    await publish(publisher, queue("m-1", first=12))
+    assert objects.shown == ["m-1"]
 
 
 async def test_a_slice_that_shows_a_term_beyond_what_we_have_seen_is_left_as_it_is(
