@@ -18,6 +18,7 @@ from tests.e2e.support.release import Release, released
 from tests.e2e.support.sharing import nodes
 
 VALUES = Path(__file__).with_name("values.yaml")
+_LONG = ("test_statefulset_rollout", "test_operator", "test_etcd_scales", "test_lifecycle")
 _FAILED = pytest.StashKey[bool]()
 
 
@@ -70,14 +71,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the shortest way through, and end with what needs the cluster alone.
 
     The tests of the operator that need no cluster are done by one worker while another makes it.
+    Long modules come before short ones: no worker shall wait for another's long one at the end.
     """
 
     def order(item: pytest.Item) -> int:
-        if item.path.parent.name == "operator":
-            return 1
         if item.path.stem == "test_smoke":
             return 0
-        return 3 if getattr(item.module, "ALONE", False) else 2  # type: ignore[attr-defined]
+        if item.path.parent.name == "operator":
+            return 1
+        if getattr(item.module, "ALONE", False):  # type: ignore[attr-defined]
+            return 4
+        return 2 if item.path.stem in _LONG else 3
 
     items.sort(key=order)
 
