@@ -40,8 +40,8 @@ def test_while_the_api_server_is_away_the_leader_leads_on_and_serves(release: Re
             threading.Event().wait(OUTAGE)
         release.kubectl.run("wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s")
         tally = requests.goes_on()
-    assert tally.failures == 0, tally
-    assert tally.longest_gap < 2, tally
+    assert tally.failures == 0, str(tally)
+    assert tally.longest_gap < 2, str(tally)
     assert release.settled() == before
 
 

@@ -59,7 +59,7 @@ def drained(release: Release, before: Leader, *nodes: str) -> Leader:
             tally = requests.goes_on()
         finally:
             release.cluster.kubectl.run("uncordon", *nodes)
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
     assert release.settled() == after
     assert len(release.history()) == terms + 1
     return after

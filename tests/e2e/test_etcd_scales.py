@@ -38,7 +38,7 @@ def test_scaled_up_and_down_and_up_under_load_etcd_keeps_everything_and_the_lead
         assert scale(release, 3) == first
         third = scale(release, 5)
         tally = requests.goes_on()
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
     assert {name: third[name] for name in first} == first
     old, fresh = ({now[name] for name in now.keys() - first.keys()} for now in (second, third))
     assert len(fresh) == 2

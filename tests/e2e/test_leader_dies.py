@@ -97,7 +97,7 @@ def test_a_program_killed_alone_serves_again_or_another_leads(release: Release) 
     # Back before its third failed probe it leads on; else it was unhealthy.
     assert (after.pod == before.pod) == (after == before)
     # What was under way is lost with it; what came then has waited.
-    assert tally.failures < PER_SECOND, tally
+    assert tally.failures < PER_SECOND, str(tally)
 
 
 def test_a_frozen_program_loses_the_leadership_to_a_healthy_one(release: Release) -> None:

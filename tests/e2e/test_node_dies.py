@@ -62,7 +62,7 @@ def test_when_the_leaders_node_dies_a_living_pod_reaches_the_next_leader_in_time
         f"leader's node died, etcd's leader there: {etcd_led_there}: "
         f"gap through another pod {tally.longest_gap:.2f} s"
     )
-    assert tally.longest_gap < at_most, tally
+    assert tally.longest_gap < at_most, str(tally)
     release.settled()
 
 

@@ -44,7 +44,7 @@ def test_one_leads_and_its_program_serves_with_passwords(release: Release) -> No
     release.settled()
     with load(release.kubectl, release.image, RESOURCES, adds="resource") as requests:
         tally = requests.goes_on(20)
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
 
 
 def test_etcd_refuses_who_is_no_user(release: Release) -> None:

@@ -23,7 +23,7 @@ def test_a_rollout_changes_the_leader_once_and_costs_no_request(
         release.upgrade(master={"podAnnotations": {"rollout": str(position)}})
         after = release.changed_from(before)
         tally = requests.goes_on()
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
     old = {pod["metadata"]["name"] for pod in oldest_first}
     assert not old & {pod["metadata"]["name"] for pod in release.pods()}
     assert release.settled() == after

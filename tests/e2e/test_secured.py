@@ -20,7 +20,7 @@ def test_one_leads_and_its_program_serves_over_tls_and_with_users(release: Relea
     release.settled()
     with load(release.kubectl, release.image, RESOURCES, adds="resource") as requests:
         tally = requests.goes_on(20)
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
 
 
 def test_etcd_refuses_a_client_without_a_certificate(release: Release) -> None:

@@ -30,8 +30,8 @@ def test_deleting_the_leaders_pod_under_load_costs_no_request(release: Release) 
         release.kubectl.run("delete", "pod", before.pod)
         after = release.changed_from(before)
         tally = requests.goes_on()
-    assert tally.failures == 0, tally
-    assert len(tally.served_by) == 2, tally
+    assert tally.failures == 0, str(tally)
+    assert len(tally.served_by) == 2, str(tally)
     release.settled()
     *_, ended, running = release.history()
     assert len(release.history()) == terms + 1

@@ -43,7 +43,7 @@ def test_the_job_replaces_every_pod_and_changes_the_leader_once(
         release.upgrade(master={"kind": "StatefulSet", "podAnnotations": annotations})
         after = release.changed_from(before)
         tally = requests.goes_on()
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
     assert phase_of_the_rollout(release) == "Succeeded"
     assert are_others(release, old)
     assert release.settled() == after
@@ -70,5 +70,5 @@ def test_kubernetes_own_order_changes_the_leader_one_to_three_times(release: Rel
         wait_until(lambda: are_others(release, old), f"three others than {old}", 240)
         release.settled()
         tally = requests.goes_on()
-    assert tally.failures == 0, tally
+    assert tally.failures == 0, str(tally)
     assert 1 <= len(release.history()) - len(terms) <= 3

@@ -146,11 +146,11 @@ def test_a_planned_change_tells_everybody_in_order_and_costs_no_request(release:
     labels = recorded.pods.lines()
     assert labels.index(f"{before.pod} follower") < labels.index(f"{after.pod} leader")
 
-    assert tally.failures == 0, tally
-    assert tally.longest_gap < DRAIN + 4, tally
+    assert tally.failures == 0, str(tally)
+    assert tally.longest_gap < DRAIN + 4, str(tally)
     # For a while the pod that is about to go leads to the next leader.
-    assert old_tally.answered_at > given_up + LINGER / 2, old_tally
-    assert len(old_tally.served_by) == 2, old_tally
+    assert old_tally.answered_at > given_up + LINGER / 2, str(old_tally)
+    assert len(old_tally.served_by) == 2, str(old_tally)
 
 
 @pytest.mark.parametrize(("container", "user"), [("master", PROGRAM), ("witness", WITNESS_USER)])
