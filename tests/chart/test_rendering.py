@@ -363,7 +363,7 @@ def test_the_program_is_told_to_end_a_moment_after_the_sidecar() -> None:
         (program,) = spec["containers"]
         return program.get("lifecycle")
 
-    assert lifecycle() == {"preStop": {"sleep": {"seconds": 1}}}
+    assert lifecycle() == {"preStop": {"sleep": {"seconds": 3}}}
     assert lifecycle("master.stopDelaySeconds=0") is None
     # Where Kubernetes does not know it, a hook without an action would be refused.
     old = run_helm("template", "demo", str(CHART), "--kube-version", "1.29")

@@ -95,7 +95,10 @@ def keep_asking(url: urllib.parse.SplitResult, every: float, count: Count, adds:
     for turn in itertools.count():
         time.sleep(max(0.0, first + turn * every - time.monotonic()))
         given = (url, count, f"{adds}-{turn}" if adds else "")
-        threading.Thread(target=request, args=given, daemon=True).start()
+        try:
+            threading.Thread(target=request, args=given, daemon=True).start()
+        except RuntimeError as exc:  # too many wait for an answer already
+            count.note(time.monotonic(), f"not sent: {exc}", "", "")
 
 
 def main() -> None:
