@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from sidecar.election.ports import Clock
 from sidecar.operator.facts import Node, Pod, stands_in
-from sidecar.operator.spec import Election
+from sidecar.operator.spec import Election, is_older
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,11 @@ class Hub:
     # --- Elections ----------------------------------------------------------------------------
 
     def election_seen(self, election: Election) -> None:
-        """An Election is there, or has changed."""
+        """An Election is there, or has changed; word that comes late says nothing."""
         worker = self._workers.get(election.key)
         if worker is not None:
+            if is_older(election.version, worker.election.version):
+                return
             if worker.update(election):
                 return
             worker.end()
@@ -92,12 +94,24 @@ class Hub:
     # --- pods -----------------------------------------------------------------------------
 
     def pod_seen(self, pod: Pod) -> None:
-        """A pod is there, or has changed."""
+        """A pod is there, or has changed; word that comes late says nothing.
+
+        Versions tell the order of two pods of one name, too: the first has gone before the second
+        was made. Events of one object come in order, but answers to requests and events of its
+        successor overtake them.
+        """
         pods = self._pods.setdefault(pod.namespace, {})
         old = pods.get(pod.name)
+        if old is not None and is_older(pod.marks.version, old.marks.version):
+            return
         pods[pod.name] = pod
         if old is None or _without_version(old) != _without_version(pod):
             self._wake(pod, old)
+
+    def pod_answered(self, pod: Pod) -> None:
+        """An answer shows a pod; one that the watches show no more is not brought back by it."""
+        if pod.name in self._pods.get(pod.namespace, {}):
+            self.pod_seen(pod)
 
     def pod_gone(self, key: Key, uid: str = "") -> None:
         """A pod is gone; with a uid only that one, not its successor of the same name."""

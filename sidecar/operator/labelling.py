@@ -88,7 +88,7 @@ class Labels:
             document = await tools.api.patch(path, each.patch)
         except ApiRefused as exc:
             if exc.status == NOT_FOUND:
-                tools.lose_pod(pod.key)
+                tools.lose_pod(pod.key, pod.uid)
                 return True
             if exc.status not in {CONFLICT, INVALID}:
                 raise
@@ -110,6 +110,6 @@ class Labels:
         path = core_path(pod.namespace, "pods", pod.name)
         found = await self._tools.api.find(path)
         if found is None:
-            self._tools.lose_pod(pod.key)
+            self._tools.lose_pod(pod.key, pod.uid)
         else:
             self._tools.keep_pod(read_pod(found))

@@ -122,7 +122,7 @@ class Leading:
                 pods=hub.pods_of,
                 nodes=lambda: hub.nodes,
                 closing=hub.closing,
-                keep_pod=hub.pod_seen,
+                keep_pod=hub.pod_answered,
                 lose_pod=hub.pod_gone,
                 reporter=self._reporter,
             )

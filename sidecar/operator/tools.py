@@ -69,7 +69,7 @@ class Tools:
         pods: returns the pods of an Election.
         nodes: returns the nodes by name, or None where they may not be read.
         closing: returns for how many seconds further cordons are waited for yet.
-        keep_pod: takes in a pod as a patch has left it; `lose_pod` one that is gone.
+        keep_pod: takes in a pod as an answer shows it; `lose_pod` (key, uid) one that is gone.
         reporter: name of the own pod, for Events.
     """
 
@@ -82,7 +82,7 @@ class Tools:
     nodes: Callable[[], Mapping[str, Node] | None]
     closing: Callable[[], float]
     keep_pod: Callable[[Pod], None]
-    lose_pod: Callable[[tuple[str, str]], None]
+    lose_pod: Callable[[tuple[str, str], str], None]
     reporter: str
 
 

@@ -61,7 +61,7 @@ def test_a_pod_wakes_its_election_when_it_changes_and_not_when_its_version_does(
     assert worker.woken == 1
     (kept,) = hub.pods_of(worker.election)
     assert kept.marks.version == "99"
-    hub.pod_seen(leading("m-0", 10))
+    hub.pod_seen(leading("m-0", 10, resourceVersion="100"))
     assert worker.woken == 2
     hub.pod_gone(("shop", "m-0"))
     assert worker.woken == 3
@@ -91,6 +91,49 @@ def test_the_end_of_a_pod_is_not_taken_for_that_of_its_successor() -> None:
     hub.pod_seen(successor)
     hub.pod_gone(("shop", "m-0"), "uid-of-m-0")
     assert hub.pods_of(worker.election) == [successor]
+
+
+def test_an_answer_that_comes_after_a_newer_event_changes_nothing() -> None:
+    hub, (worker,) = made()
+    hub.pod_seen(following("m-0", resourceVersion="9"))
+    newer = leading("m-0", 10, resourceVersion="10")
+    hub.pod_seen(newer)
+    woken = worker.woken
+    hub.pod_answered(following("m-0", resourceVersion="9"))
+    assert hub.pods_of(worker.election) == [newer]
+    assert worker.woken == woken
+    hub.pod_answered(following("m-0", resourceVersion="11"))
+    assert worker.woken == woken + 1
+    # Versions that are no numbers say nothing: the last word is taken.
+    hub.pod_seen(following("m-0", resourceVersion="b"))
+    hub.pod_seen(newer)
+    assert hub.pods_of(worker.election) == [newer]
+
+
+def test_late_word_of_a_pod_does_not_replace_its_successor() -> None:
+    hub, (worker,) = made()
+    hub.pod_seen(leading("m-0", 10, resourceVersion="9"))
+    successor = following("m-0", uid="another", resourceVersion="12")
+    hub.pod_seen(successor)
+    hub.pod_seen(leading("m-0", 10, resourceVersion="10"))
+    hub.pod_gone(("shop", "m-0"), "uid-of-m-0")
+    assert hub.pods_of(worker.election) == [successor]
+
+
+def test_an_answer_does_not_bring_a_pod_back_that_is_gone() -> None:
+    hub, (worker,) = made()
+    hub.pod_seen(following("m-0", resourceVersion="9"))
+    hub.pod_gone(("shop", "m-0"), "uid-of-m-0")
+    hub.pod_answered(leading("m-0", 10, resourceVersion="10"))
+    assert hub.pods_of(worker.election) == []
+
+
+def test_late_word_of_an_election_does_not_replace_its_successor() -> None:
+    hub, hired = made()
+    hired[0].can_follow = False
+    hub.election_seen(replace(election(), uid="another", version="12"))
+    hub.election_seen(election())
+    assert [w.election.uid for w in hired] == ["uid-of-election", "another"]
 
 
 def test_a_version_that_a_worker_cannot_follow_gets_another_worker() -> None:

@@ -1,5 +1,6 @@
 """Labels are put right one after the other, each by what etcd says at that moment."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,10 @@ class World:
         self.patched: list[tuple[str, str]] = []
         self.asked: list[str] = []
         self.clock = Clock()
-        tools = tools_for(self, self.clock)
+        self.lost: list[tuple[tuple[str, str], str]] = []
+        tools = replace(
+            tools_for(self, self.clock), lose_pod=lambda key, uid: self.lost.append((key, uid))
+        )
         self._labels = Labels(tools, Teller(tools))
 
     async def patch(self, path: str, body: Document) -> Document:
@@ -83,3 +87,9 @@ async def test_a_pod_that_may_not_be_patched_stands_in_no_others_way(
     world.clock.seconds += later
     assert await world.put_right("m-1") == ([], None)
     assert world.patched[-1] == ("m-1", "follower")
+
+
+async def test_a_pod_that_is_gone_is_lost_by_its_uid_and_not_its_successor(world: World) -> None:
+    world.refused = {"m-0": 404}
+    await world.put_right("m-0")
+    assert world.lost == [(("shop", "m-0"), "uid-of-m-0")]

@@ -141,6 +141,6 @@ def tools_for(api: object, clock: Clock, stores: Stores | None = None) -> Tools:
         nodes=lambda: None,
         closing=lambda: 0.0,
         keep_pod=lambda _: None,
-        lose_pod=lambda _: None,
+        lose_pod=lambda _key, _uid: None,
         reporter="op-0",
     )
