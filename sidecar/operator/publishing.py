@@ -18,7 +18,7 @@ _SLICES = "discovery.k8s.io/v1"
 
 
 class NotOursError(Exception):
-    """A Service of that name is there and was made by somebody else."""
+    """A Service or a slice of that name is there and was made by somebody else."""
 
 
 class Publisher:
@@ -41,7 +41,7 @@ class Publisher:
         """Have the Service lead to whom etcd says leads.
 
         Raises:
-            NotOursError: somebody else's Service has the name.
+            NotOursError: somebody else's Service, or slice, has the name.
             ApiError: a request failed; what is there is looked at anew next time.
         """
         try:
@@ -51,7 +51,7 @@ class Publisher:
             for family in slices.families_of(self._service):
                 uid = str(self._service["metadata"]["uid"])
                 wanted = slices.slice_of(election, service, view, pods, uid=uid, family=family)
-                await self._show(wanted, family, view)
+                await self._show(election, wanted, family, view)
         except BaseException:
             self.forget()
             raise
@@ -95,7 +95,9 @@ class Publisher:
             return await self._api.patch(path, patch)
         return found
 
-    async def _show(self, wanted: dict[str, Any], family: int, view: View) -> None:
+    async def _show(
+        self, election: Election, wanted: dict[str, Any], family: int, view: View
+    ) -> None:
         metadata = wanted["metadata"]
         path = group_path(_SLICES, metadata["namespace"], "endpointslices", metadata["name"])
         found = self._slices.get(family) or await self._api.find(path)
@@ -103,6 +105,11 @@ class Publisher:
             collection = group_path(_SLICES, metadata["namespace"], "endpointslices")
             self._slices[family] = await self._api.create(collection, wanted)
             return
+        if not slices.may_show(found, election, metadata["ownerReferences"][0]["uid"]):
+            raise NotOursError(
+                f"EndpointSlice {metadata['name']} is there and was not made for this Election; "
+                "give spec.service.name another name, or delete the slice"
+            )
         self._slices[family] = found
         if view.is_older_than(slices.shown_term(found)):
             return  # somebody has heard of a term that we have not
@@ -113,6 +120,7 @@ class Publisher:
         patch = {
             "metadata": {
                 "resourceVersion": found["metadata"]["resourceVersion"],
+                "labels": metadata["labels"],
                 "annotations": metadata["annotations"],
                 "ownerReferences": metadata["ownerReferences"],
             },

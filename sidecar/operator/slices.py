@@ -41,8 +41,7 @@ def service_of(election: Election, service: Service) -> Document:
 
 def is_ours(found: Mapping[str, Any], election: Election) -> bool:
     """Whether a Service of that name was made for this Election, and not by somebody else."""
-    owners = found.get("metadata", {}).get("ownerReferences") or ()
-    return any(owner.get("uid") == election.uid for owner in owners)
+    return election.uid in _owners(found)
 
 
 def wanted_ports(service: Service) -> list[Document]:
@@ -89,10 +88,27 @@ def name_of(service: str, family: int) -> str:
 
 
 def is_shown_by(found: Mapping[str, Any], election: Election) -> bool:
-    """Whether a slice shows this Election's leader, and nobody else's endpoints."""
+    """Whether a slice shows this Election's leader, and nobody else's endpoints.
+
+    Its labels say less: they are what others take off, or put on, to lead a Service elsewhere.
+    """
+    annotations = found.get("metadata", {}).get("annotations") or {}
+    return bool(annotations.get(ELECTION) == election.name)
+
+
+def may_show(found: Mapping[str, Any], election: Election, uid: str) -> bool:
+    """Whether a slice may be written for this Election: we have made it, whatever was taken off.
+
+    Args:
+        found: the slice as it is.
+        election: whose leader it shall show.
+        uid: of the Election's Service.
+    """
     metadata = found.get("metadata", {})
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-    return labels.get(_MANAGED_BY) == MANAGER and annotations.get(ELECTION) == election.name
+    if is_shown_by(found, election) or uid in _owners(found):
+        return True
+    return labels.get(_MANAGED_BY) == MANAGER and ELECTION not in annotations
 
 
 def shown_term(found: Mapping[str, Any]) -> int:
@@ -103,9 +119,10 @@ def shown_term(found: Mapping[str, Any]) -> int:
 
 def agrees(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether what is there is what shall be, as far as it is ours."""
-    annotations = found.get("metadata", {}).get("annotations") or {}
+    metadata, ours = found.get("metadata", {}), wanted["metadata"]
     return bool(
-        annotations.get(TOKEN) == wanted["metadata"]["annotations"][TOKEN]
+        all(_holds(metadata.get(name) or {}, ours[name]) for name in ("labels", "annotations"))
+        and _owners(wanted) <= _owners(found)
         and (found.get("endpoints") or []) == wanted["endpoints"]
         and (found.get("ports") or []) == wanted["ports"]
     )
@@ -122,6 +139,15 @@ def families_of(found: Mapping[str, Any]) -> list[int]:
     """Return the address families of a Service as it is in the cluster."""
     named = found.get("spec", {}).get("ipFamilies") or ["IPv4"]
     return [family for family, name in FAMILIES.items() if name in named]
+
+
+def _holds(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(found.get(name) == value for name, value in wanted.items())
+
+
+def _owners(found: Mapping[str, Any]) -> set[str]:
+    owners = found.get("metadata", {}).get("ownerReferences") or ()
+    return {str(owner.get("uid")) for owner in owners}
 
 
 def _endpoints(pod: Pod | None, family: int) -> list[Document]:

@@ -1,5 +1,6 @@
 """The Service and its slices: as few writes as there can be, and none over a newer term."""
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from sidecar.errors import ApiRefused
 from sidecar.operator.api import Api
 from sidecar.operator.publishing import NotOursError, Publisher
+from sidecar.operator.slices import service_of
 from sidecar.operator.spec import Election
 from sidecar.operator.view import View
 from tests.operator.things import Document, election, pod, queue, view
@@ -44,8 +46,11 @@ class Objects:
         if version not in {None, found["metadata"]["resourceVersion"]}:
             raise ApiRefused(409, "another version")
         self.writes.append("patch")
-        merged = {**found, **body, "metadata": {**found["metadata"], **body["metadata"]}}
-        return self.put(path, merged)
+        metadata = {**found["metadata"], **body["metadata"]}
+        for name in ("labels", "annotations"):
+            was = found["metadata"].get(name) or {}
+            metadata[name] = {**was, **(body["metadata"].get(name) or {})}
+        return self.put(path, {**found, **body, "metadata": metadata})
 
     @property
     def shown(self) -> list[str]:
@@ -147,6 +152,22 @@ async def test_only_a_slice_of_this_election_is_withdrawn(
     assert (objects.writes, objects.shown) == (["patch"], [])
 
 
+async def test_a_service_of_two_families_gets_a_slice_of_each(
+    objects: Objects, publisher: Publisher
+) -> None:
+    assert OF.service is not None
+    made = service_of(OF, OF.service)
+    objects.put(SERVICE, {**made, "spec": {**made["spec"], "ipFamilies": ["IPv6", "IPv4"]}})
+    both = replace(pod("m-0"), addresses=("10.0.0.1", "fd00::1"))
+    await publisher.publish(OF, OF.service, queue("m-0"), [both])
+    shown = {
+        path.rpartition("-")[2]: (found["addressType"], found["endpoints"][0]["addresses"])
+        for path, found in objects.there.items()
+        if path != SERVICE
+    }
+    assert shown == {"ipv4": ("IPv4", ["10.0.0.1"]), "ipv6": ("IPv6", ["fd00::1"])}
+
+
 async def test_a_service_of_somebody_else_is_left_alone(
     objects: Objects, publisher: Publisher
 ) -> None:
@@ -155,3 +176,59 @@ async def test_a_service_of_somebody_else_is_left_alone(
     with pytest.raises(NotOursError, match="give spec"):
         await publish(publisher, queue("m-0"))
     assert objects.writes == []
+
+
+THEIRS: Document = {
+    "metadata": {"name": "master-leader-ipv4", "labels": {"kubernetes.io/service-name": "other"}},
+    "addressType": "IPv4",
+    "endpoints": [],
+}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"labels": {"endpointslice.kubernetes.io/managed-by": "somebody"}},
+        {
+            "labels": {"endpointslice.kubernetes.io/managed-by": "leader-sidecar-operator"},
+            "annotations": {"leader-sidecar.io/election": "other"},
+        },
+    ],
+)
+async def test_a_slice_of_somebody_else_is_left_alone_and_told(
+    objects: Objects, publisher: Publisher, metadata: Document
+) -> None:
+    theirs = objects.put(SLICE, THEIRS, **metadata)
+    for _ in range(2):
+        with pytest.raises(NotOursError, match="EndpointSlice master-leader-ipv4 is there"):
+            await publish(publisher, queue("m-0"))
+    assert objects.there[SLICE] == theirs
+    del objects.there[SLICE]
+    await publish(publisher, queue("m-0"))
+    assert objects.shown == ["m-0"]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        {"labels": {}},
+        {"labels": {"kubernetes.io/service-name": "other"}},
+        {"annotations": {}},
+        {"ownerReferences": []},
+        {"labels": {}, "annotations": {}},
+        {"labels": {}, "ownerReferences": []},
+        {"annotations": {}, "ownerReferences": []},
+    ],
+)
+async def test_a_slice_of_ours_gets_back_what_somebody_has_taken_off(
+    objects: Objects, publisher: Publisher, taken: Document
+) -> None:
+    await publish(publisher, queue("m-0"))
+    whole = objects.there[SLICE]["metadata"]
+    objects.put(SLICE, objects.there[SLICE], **taken)
+    publisher.forget()
+    await publish(publisher, queue("m-0"))
+    put_right = objects.there[SLICE]["metadata"]
+    for name in ("labels", "annotations", "ownerReferences"):
+        assert put_right[name] == whole[name]

@@ -1,6 +1,13 @@
 """The Service without selector, and whom its slice shows."""
 
-from sidecar.operator.slices import agrees, is_ours, service_of, shown_term, slice_of
+from sidecar.operator.slices import (
+    agrees,
+    families_of,
+    is_ours,
+    service_of,
+    shown_term,
+    slice_of,
+)
 from sidecar.operator.view import View
 from tests.operator.things import Document, election, pod, queue, view
 
@@ -35,6 +42,13 @@ def test_each_family_has_a_slice_of_its_own() -> None:
     six = shown(queue("m-1"), family=6)
     assert (six["addressType"], six["endpoints"][0]["addresses"]) == ("IPv6", ["fd00::2"])
     assert six["metadata"]["name"] != shown(queue("m-1"))["metadata"]["name"]
+
+
+def test_a_service_has_slices_of_the_families_that_it_has_in_the_cluster() -> None:
+    assert families_of({"spec": {"ipFamilies": ["IPv4", "IPv6"]}}) == [4, 6]
+    assert families_of({"spec": {"ipFamilies": ["IPv6", "IPv4"]}}) == [4, 6]
+    assert families_of({"spec": {"ipFamilies": ["IPv6"]}}) == [6]
+    assert families_of({"spec": {}}) == [4]
 
 
 def test_nobody_is_shown_while_nobody_leads_or_the_leaders_pod_is_gone() -> None:
