@@ -21,6 +21,10 @@ class NotOursError(Exception):
     """A Service or a slice of that name is there and was made by somebody else."""
 
 
+class NewerTermError(Exception):
+    """A slice shows a term that etcd does not know: it is left as it is."""
+
+
 class Publisher:
     """Remembers what is there, so that a change of the leader costs one write."""
 
@@ -42,6 +46,7 @@ class Publisher:
 
         Raises:
             NotOursError: somebody else's Service, or slice, has the name.
+            NewerTermError: a slice shows a term beyond all that is known here.
             ApiError: a request failed; what is there is looked at anew next time.
         """
         try:
@@ -112,7 +117,10 @@ class Publisher:
             )
         self._slices[family] = found
         if view.is_older_than(slices.shown_term(found)):
-            return  # somebody has heard of a term that we have not
+            raise NewerTermError(
+                f"EndpointSlice {metadata['name']} shows term {slices.shown_term(found)}, which "
+                "etcd does not know: was it restored? Delete the slice, and it is made anew"
+            )
         wanted["endpoints"] = wanted["endpoints"] or slices.not_ready(found)
         if slices.agrees(found, wanted):
             return

@@ -25,7 +25,7 @@ from sidecar.operator.api import election_path
 from sidecar.operator.facts import Pod
 from sidecar.operator.labelling import Labels
 from sidecar.operator.obeying import Orders, Situation
-from sidecar.operator.publishing import NotOursError, Publisher
+from sidecar.operator.publishing import NewerTermError, NotOursError, Publisher
 from sidecar.operator.spec import Election, is_older
 from sidecar.operator.status import Seen, change, status_of
 from sidecar.operator.stores import Gated, SharedContact, credentials
@@ -69,6 +69,7 @@ class ElectionWorker:
         self._publishing = Retry()
         self._shown_by = str(election.status.get("service") or "")
         self._astray = ""
+        self._is_ahead = False
         self._checked_at = tools.clock.now()
 
     # --- what others tell it ------------------------------------------------------------------
@@ -233,11 +234,11 @@ class ElectionWorker:
             if service is not None:
                 await self._publisher.publish(self.election, service, self.view, pods)
                 self._shown_by = service.name
-        except (NotOursError, ApiRefused) as exc:
+        except (NewerTermError, NotOursError, ApiRefused) as exc:
             self._publishing.failed(now)
-            if isinstance(exc, NotOursError) or exc.status != CONFLICT:
+            if not isinstance(exc, ApiRefused) or exc.status != CONFLICT:
                 log.warning("Service does not follow election=%s error=%s", self._shown, exc)
-                self._astray = str(exc)
+                self._astray, self._is_ahead = str(exc), isinstance(exc, NewerTermError)
             return self._publishing.left(now)
         self._publishing.worked()
         self._astray = ""
@@ -261,6 +262,7 @@ class ElectionWorker:
             problem=problem,
             service=self._shown_by,
             astray=self._astray,
+            is_ahead=self._is_ahead,
             move=self._orders.last,
             paused_by_spec=self._is_own_pause(),
         )

@@ -30,6 +30,7 @@ class Seen:
         problem: why the Election cannot be followed at all, or "".
         service: the Service that shows the leader, or "".
         astray: why the Service does not follow the leader, or "".
+        is_ahead: that is because it shows a term which etcd does not know.
         move: the last planned move, as it stands in the status.
         paused_by_spec: whether the pause is ours.
     """
@@ -42,6 +43,7 @@ class Seen:
     problem: str = ""
     service: str = ""
     astray: str = ""
+    is_ahead: bool = False
     move: Mapping[str, Any] | None = None
     paused_by_spec: bool = False
 
@@ -216,7 +218,7 @@ def _single(seen: Seen) -> tuple[str, str, str]:
 
 def _service(seen: Seen) -> tuple[str, str, str]:
     if seen.astray:
-        return "False", "Refused", seen.astray
+        return "False", "NewerTermSeen" if seen.is_ahead else "Refused", seen.astray
     if seen.problem:
         return "Unknown", "Invalid", seen.problem
     if seen.view.trouble or not seen.view.is_known:

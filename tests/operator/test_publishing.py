@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.errors import ApiRefused
 from sidecar.operator.api import Api
-from sidecar.operator.publishing import NotOursError, Publisher
+from sidecar.operator.publishing import NewerTermError, NotOursError, Publisher
 from sidecar.operator.slices import service_of
 from sidecar.operator.spec import Election
 from sidecar.operator.view import View
@@ -111,7 +111,7 @@ async def test_while_nobody_leads_the_last_leader_stays_as_one_that_is_not_ready
     assert objects.shown == ["m-1"]
 
 
-async def test_a_slice_that_shows_a_term_beyond_what_we_have_seen_is_left_as_it_is(
+async def test_a_slice_that_shows_a_term_beyond_what_we_have_seen_is_left_as_it_is_and_told(
     objects: Objects, publisher: Publisher
 ) -> None:
     await publish(publisher, queue("m-0", "m-1"))
@@ -119,7 +119,9 @@ async def test_a_slice_that_shows_a_term_beyond_what_we_have_seen_is_left_as_it_
     objects.put(SLICE, objects.there[SLICE], annotations=newer)
     objects.writes.clear()
     publisher.forget()
-    await publish(publisher, queue("m-1", first=11, revision=1000))
+    for _ in range(2):
+        with pytest.raises(NewerTermError, match="master-leader-ipv4 shows term 1001, which etcd"):
+            await publish(publisher, queue("m-1", first=11, revision=1000))
     assert (objects.writes, objects.shown) == ([], ["m-0"])
     await publish(publisher, queue("m-1", first=1002, revision=1002))
     assert (objects.writes, objects.shown) == (["patch"], ["m-1"])
@@ -133,8 +135,12 @@ async def test_a_slice_that_somebody_else_has_written_meanwhile_is_looked_at_fir
     objects.put(SLICE, objects.there[SLICE], annotations=newer)
     with pytest.raises(ApiRefused):
         await publish(publisher, queue("m-1", first=11, revision=1000))
-    await publish(publisher, queue("m-1", first=11, revision=1000))
+    with pytest.raises(NewerTermError):
+        await publish(publisher, queue("m-1", first=11, revision=1000))
     assert objects.shown == ["m-0"]
+    del objects.there[SLICE]  # as the message says
+    await publish(publisher, queue("m-1", first=11, revision=1000))
+    assert objects.shown == ["m-1"]
 
 
 async def test_only_a_slice_of_this_election_is_withdrawn(

@@ -118,4 +118,6 @@ def test_a_service_that_cannot_be_written_is_told_and_the_leader_is_shown_all_th
     assert condition(found, "ServiceFollows") == ("False", "Refused")
     assert (found["leader"]["id"], found["health"]) == ("m-1", "ServiceAstray")
     assert "service" not in found
+    found = status(queue("m-1"), spec=ports, astray="shows term 2000", is_ahead=True)
+    assert condition(found, "ServiceFollows") == ("False", "NewerTermSeen")
     assert "ServiceFollows" not in {c["type"] for c in status(queue("m-0"))["conditions"]}

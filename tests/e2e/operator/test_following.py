@@ -94,6 +94,31 @@ def test_a_term_that_etcd_does_not_know_is_left_and_told(shop: Shop) -> None:
     assert shop.role("m-1") == "leader"
 
 
+def test_a_service_that_shows_a_term_that_etcd_does_not_know_is_left_and_told(shop: Shop) -> None:
+    """As after etcd was restored from a backup."""
+    shop.pod("m-0")
+    shop.pod("m-1")
+    shop.make(service={"ports": [{"name": "http", "port": 80}]})
+    shop.candidates("m-0", "m-1")
+    shop.operator()
+    shop.until(lambda: shop.condition("ServiceFollows") == ("True", "Written"), "it follows")
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{shop.namespace}/endpointslices"
+    path = f"{slices}/master-leader-ipv4"
+
+    def shown() -> list[str]:
+        return [e["targetRef"]["name"] for e in shop.server.admin.get(path)["endpoints"]]
+
+    assert shown() == ["m-0"]
+    shop.server.admin.merge(path, {"metadata": {"annotations": {TERM: str(10**15)}}})
+    assert shop.team.command("handover", "--to", "m-1").returncode == 0
+    shop.until(lambda: shop.condition("ServiceFollows") == ("False", "NewerTermSeen"), "it is told")
+    assert shown() == ["m-0"]
+    shop.until(lambda: "ServiceAstray" in shop.reasons(), "by an Event, too")
+    shop.server.admin.delete(path, {})
+    shop.until(lambda: shop.condition("ServiceFollows") == ("True", "Written"), "it follows again")
+    assert shown() == ["m-1"]
+
+
 def test_a_leader_that_dies_with_its_node_is_labelled_follower(shop: Shop) -> None:
     shop.pod("m-0")
     shop.pod("m-1")
