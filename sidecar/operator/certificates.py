@@ -12,11 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA, CA_KEY, CERT, KEY = "ca.crt", "ca.key", "tls.crt", "tls.key"
+
+UNREADABLE = (
+    ValueError,
+    TypeError,  # a key with a password
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading certificates and keys raises, whatever somebody has put in their place."""
 
 _CA_LIFE = dt.timedelta(days=3650)
 _CA_RENEWED = dt.timedelta(days=365)  # before its end
@@ -57,16 +69,19 @@ class Bundle:
 
 
 def read_bundle(data: Mapping[str, bytes]) -> Bundle | None:
-    """Return what a Secret holds, or None where it is not whole, or does not belong together."""
+    """Return what a Secret holds, or None where it is not whole, or could not be made here."""
     try:
         trusted = data[CA]
         newest = x509.load_pem_x509_certificates(trusted)[0]
         leaf = x509.load_pem_x509_certificate(data[CERT])
+        _names(leaf)
         for certificate, name in ((leaf, KEY), (newest, CA_KEY)):
             key = serialization.load_pem_private_key(data[name], None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                return None
             if key.public_key() != certificate.public_key():
                 return None
-    except (KeyError, ValueError, IndexError):
+    except (KeyError, IndexError, *UNREADABLE):
         return None
     return Bundle(trusted, Pair(_pem(newest), data[CA_KEY]), Pair(data[CERT], data[KEY]))
 
@@ -100,20 +115,40 @@ def not_after(pem: bytes) -> dt.datetime:
     return x509.load_pem_x509_certificate(pem).not_valid_after_utc
 
 
+def usable_until(certificate: bytes, key: bytes) -> dt.datetime:
+    """Return until when a certificate with this key can be served with, both PEM.
+
+    Raises:
+        ValueError: it is none, or the key is another one's; others of `UNREADABLE`, too.
+    """
+    found = x509.load_pem_x509_certificate(certificate)
+    if serialization.load_pem_private_key(key, None).public_key() != found.public_key():
+        raise ValueError("the key is that of another certificate")
+    return found.not_valid_after_utc
+
+
 def _ca_is_due(old: Bundle, now: dt.datetime) -> bool:
-    return now >= not_after(old.authority.certificate) - _CA_RENEWED
+    authority = x509.load_pem_x509_certificate(old.authority.certificate)
+    return (
+        now >= authority.not_valid_after_utc - _CA_RENEWED or now < authority.not_valid_before_utc
+    )
 
 
 def _leaf_is_due(old: Bundle, names: Sequence[str], now: dt.datetime) -> bool:
     leaf = x509.load_pem_x509_certificate(old.leaf.certificate)
     authority = x509.load_pem_x509_certificate(old.authority.certificate)
     life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-    shown = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return (
         now >= leaf.not_valid_before_utc + life * 2 / 3
-        or set(shown.get_values_for_type(x509.DNSName)) != set(names)
+        or now < leaf.not_valid_before_utc  # made while a clock was ahead
+        or _names(leaf) != set(names)
         or leaf.issuer != authority.subject
     )
+
+
+def _names(leaf: x509.Certificate) -> set[str]:
+    shown = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(shown.get_values_for_type(x509.DNSName))
 
 
 def _authority(now: dt.datetime) -> Pair:
@@ -139,7 +174,7 @@ def _authority(now: dt.datetime) -> Pair:
 def _leaf(authority: Pair, names: Sequence[str], now: dt.datetime) -> Pair:
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     signer = serialization.load_pem_private_key(authority.key, None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey)  # noqa: S101 - we made it
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)  # noqa: S101 - else it was not read
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         x509.CertificateBuilder(serial_number=x509.random_serial_number())

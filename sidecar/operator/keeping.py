@@ -24,7 +24,7 @@ from sidecar.errors import ApiError, ApiRefused, ConfigError
 from sidecar.kube.api import CONFLICT
 from sidecar.operator import certificates
 from sidecar.operator.api import Api, core_path, group_path
-from sidecar.operator.certificates import CA, CERT, KEY, Bundle, read_bundle
+from sidecar.operator.certificates import CA, CERT, KEY, UNREADABLE, Bundle, read_bundle
 from sidecar.operator.metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ class CertificateKeeper:
             await self._have_it_trusted()
         if data[CERT] != self._shown:
             try:
-                until = certificates.not_after(data[CERT])
+                until = certificates.usable_until(data[CERT], data[KEY])
                 await asyncio.to_thread(self._serve, data)
-            except (ValueError, ssl.SSLError) as exc:
+            except (*UNREADABLE, OSError) as exc:  # OSError: ssl's, too
                 raise ConfigError([f"Secret {hooks.secret}: cannot be served with: {exc}"]) from exc
             self._shown = data[CERT]
             self._metrics.certificate_until = until.timestamp()
@@ -159,7 +159,8 @@ class CertificateKeeper:
         """Show it from the next connection on."""
         # In memory: ssl takes files only, and the key belongs on no disk.
         with _in_memory(data[CERT]) as chain, _in_memory(data[KEY]) as key:
-            self.tls.load_cert_chain(chain, key)
+            # With a password, or ssl would ask the terminal for one.
+            self.tls.load_cert_chain(chain, key, password="")
 
     async def _have_it_trusted(self) -> None:
         for kind, names in (

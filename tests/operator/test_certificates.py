@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sidecar.operator.certificates import Bundle, not_after, read_bundle, renewed
+from sidecar.operator.certificates import Bundle, not_after, read_bundle, renewed, usable_until
 
 NAMES = ("op.ops.svc", "op.ops")
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -95,6 +97,72 @@ def test_what_a_secret_holds_is_read_back_and_anything_less_is_made_anew() -> No
     for name in found.data():
         assert read_bundle({k: v for k, v in found.data().items() if k != name}) is None
         assert read_bundle({**found.data(), name: b"rubbish"}) is None
+
+
+def test_what_was_made_while_a_clock_was_ahead_is_made_anew(
+    tmp_path: Path, today: dt.datetime
+) -> None:
+    early = made(today + 30 * DAY)
+    new = made(today, early)
+    assert trusts(new.trusted, new, "op.ops.svc", tmp_path)
+    assert new.trusted.endswith(early.trusted)  # which others may still show
+    assert renewed(new, NAMES, today) is None
+    leaf = made(today + 70 * DAY, made(today))
+    assert not trusts(leaf.trusted, leaf, "op.ops.svc", tmp_path)
+    again = made(today, leaf)
+    assert again.trusted == leaf.trusted
+    assert trusts(again.trusted, again, "op.ops.svc", tmp_path)
+
+
+def test_clocks_of_replicas_that_differ_a_little_renew_nothing() -> None:
+    assert renewed(made(NOW + dt.timedelta(minutes=9)), NAMES, NOW) is None
+
+
+def test_what_cannot_have_been_made_here_is_made_anew() -> None:
+    found = made()
+    for name in ("tls.key", "ca.key"):
+        locked = encrypted(found.data()[name])
+        assert read_bundle({**found.data(), name: locked}) is None
+        with pytest.raises(TypeError, match="assword"):
+            usable_until(found.leaf.certificate, encrypted(found.leaf.key))
+    assert read_bundle({**found.data(), "tls.crt": nameless(found)}) is None
+    assert read_bundle({**found.data(), **with_rsa_authority()}) is None
+
+
+def encrypted(key: bytes) -> bytes:
+    """The same key with a password."""
+    return serialization.load_pem_private_key(key, None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+
+
+def nameless(found: Bundle) -> bytes:
+    """A certificate for the same key, by the same authority, without any name."""
+    issuer = x509.load_pem_x509_certificate(found.authority.certificate)
+    leaf = x509.load_pem_x509_certificate(found.leaf.certificate)
+    signer = serialization.load_pem_private_key(found.authority.key, None)
+    certificate = _builder(leaf.subject, issuer.subject).public_key(leaf.public_key())
+    return certificate.sign(signer, hashes.SHA256()).public_bytes(  # type: ignore[arg-type]
+        serialization.Encoding.PEM
+    )
+
+
+def with_rsa_authority() -> dict[str, bytes]:
+    """An authority as somebody else would make one."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "theirs")])
+    certificate = _builder(name, name).public_key(key.public_key()).sign(key, hashes.SHA256())
+    plain = serialization.NoEncryption()
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return {"ca.crt": certificate.public_bytes(pem), "ca.key": key.private_bytes(pem, pkcs8, plain)}
+
+
+def _builder(subject: x509.Name, issuer: x509.Name) -> x509.CertificateBuilder:
+    made_at = x509.CertificateBuilder().not_valid_before(NOW - DAY).not_valid_after(NOW + DAY)
+    number = x509.random_serial_number()
+    return made_at.serial_number(number).subject_name(subject).issuer_name(issuer)
 
 
 def _count(pem: bytes) -> int:

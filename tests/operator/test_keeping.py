@@ -16,6 +16,7 @@ from sidecar.operator.api import Api
 from sidecar.operator.certificates import Bundle, not_after, read_bundle, renewed
 from sidecar.operator.keeping import CertificateKeeper, Webhooks
 from sidecar.operator.metrics import OperatorMetrics
+from tests.operator.test_certificates import encrypted
 from tests.operator.things import Document
 
 SECRETS = "/api/v1/namespaces/ops/secrets"
@@ -171,7 +172,7 @@ async def test_of_two_replicas_that_renew_one_is_too_late_and_takes_the_others()
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-@pytest.mark.parametrize("wrong", ["tls.crt", "tls.key", "mixed"])
+@pytest.mark.parametrize("wrong", ["tls.crt", "tls.key", "mixed", "encrypted"])
 async def test_a_secret_that_holds_rubbish_is_made_anew_or_waited_for(
     wrong: str, is_ours: bool
 ) -> None:
@@ -180,6 +181,9 @@ async def test_a_secret_that_holds_rubbish_is_made_anew_or_waited_for(
     broken = {**bundle().data(), wrong: b"rubbish"}
     if wrong == "mixed":
         broken = {**bundle().data(), "tls.key": bundle().leaf.key}
+    if wrong == "encrypted":
+        good = bundle().data()
+        broken = {**good, "tls.key": encrypted(good["tls.key"])}
     objects.secret(broken)
     kept, _ = keeper(objects, is_ours=is_ours)
     if is_ours:
