@@ -29,8 +29,9 @@ from sidecar.operator.publishing import NewerTermError, NotOursError, Publisher
 from sidecar.operator.spec import Election, is_older
 from sidecar.operator.status import Seen, change, status_of
 from sidecar.operator.stores import Gated, SharedContact, credentials
-from sidecar.operator.story import Gaps
+from sidecar.operator.story import Gaps, Happening
 from sidecar.operator.tools import Retry, Teller, Tools
+from sidecar.operator.unreadable import Unreadable
 from sidecar.operator.view import View, look
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,10 @@ class ElectionWorker:
         backoff = Backoff(random.SystemRandom(), longest=_LONGEST_PAUSE, first=1.0)
         while True:
             try:
-                await self._follow(await self._credentials())
+                if isinstance(self.election, Unreadable):
+                    await self._explain()
+                else:
+                    await self._follow(await self._credentials())
                 backoff.reset()
             except (ApiError, ConfigError) as exc:
                 log.warning("Election cannot be followed election=%s error=%s", self._shown, exc)
@@ -120,6 +124,23 @@ class ElectionWorker:
                 log.exception("Election cannot be followed election=%s", self._shown)
                 await self._say(f"{type(exc).__name__}: {exc}")
             await backoff.wait()
+
+    async def _explain(self) -> None:
+        """Say why the Election cannot be read, until it can: then another worker follows it.
+
+        Raises:
+            ApiError: it could not be said.
+            NotLeader: another replica says it from now on.
+        """
+        while isinstance(self.election, Unreadable):
+            self._changed.clear()
+            problem = self.election.problem
+            log.warning("Election cannot be read election=%s error=%s", self._shown, problem)
+            await self._write_status([], problem)
+            mark = f"{self.election.uid[:8]}.{self.election.generation}"
+            invalid = Happening("Invalid", problem, mark, is_warning=True)
+            await self._teller.tell(self.election, invalid)
+            await self._changed.wait()
 
     async def _say(self, problem: str) -> None:
         """Write a status that says why there is nothing to follow."""

@@ -184,7 +184,7 @@ def _conditions(seen: Seen, now: float) -> list[Status]:
             "StoreReachable": ("True", "Answers", ""),
             "Paused": _paused(seen),
         }
-    if seen.election.service is not None or seen.astray:
+    if seen.election.service is not None or seen.astray or (seen.problem and seen.service):
         found["ServiceFollows"] = _service(seen)
     return [_condition(seen, type_, said, now) for type_, said in sorted(found.items())]
 

@@ -17,13 +17,12 @@ from typing import Any
 
 import kopf
 
-from sidecar.errors import SidecarError
 from sidecar.kube.access import CA, DIRECTORY, HOST, PORT, TOKEN, is_inside
+from sidecar.operator import unreadable
 from sidecar.operator.api import PAGE
 from sidecar.operator.facts import read_node, read_pod
 from sidecar.operator.hub import Hub
 from sidecar.operator.names import GROUP, PLURAL, VERSION
-from sidecar.operator.spec import read_election
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +105,7 @@ class Watch:
         if event["type"] == _GONE:
             self._hand_over(hub.election_gone, key, str(metadata["uid"]))
             return
-        try:
-            election = read_election(body)
-        except (ValueError, SidecarError) as exc:
-            log.warning("Election cannot be read election=%s/%s error=%s", *key, exc)
-            self._hand_over(hub.election_gone, key)
-            return
-        self._hand_over(hub.election_seen, election)
+        self._hand_over(hub.election_seen, unreadable.read(body))
 
     async def _on_pod(self, event: Any, **_: Any) -> None:
         pod = read_pod(event["object"])

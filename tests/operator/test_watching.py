@@ -1,13 +1,16 @@
 """What kopf is asked to do: to tell of events, and to leave nothing on any object."""
 
+import asyncio
 import inspect
 from typing import Any
 
 import pytest
 
 from sidecar.operator.hub import Hub
+from sidecar.operator.unreadable import Unreadable
 from sidecar.operator.watching import Watch, _settings
 from tests.operator.test_hub import Clock, Worker
+from tests.operator.things import document
 
 
 async def registry(*namespaces: str) -> Any:
@@ -30,6 +33,19 @@ async def test_kopf_tells_of_events_by_async_handlers_and_does_nothing_else(
     # These would leave finalizers or annotations behind, or be served by kopf.
     for other in (made._changing, made._spawning, made._indexing, made._webhooks):
         assert list(other.get_all_handlers()) == []
+
+
+async def test_an_election_that_cannot_be_read_is_handed_over_as_such() -> None:
+    hub = Hub(Worker, Clock())
+    watch = Watch(hub, (), "op-0", lambda: None)
+    specs: list[Any] = [{}, {"maxTermDuration": "x"}, {}]
+    for version, spec in enumerate(specs):
+        body = document(**spec)
+        body["metadata"]["resourceVersion"] = str(version)
+        await watch._on_election(event={"type": "MODIFIED", "object": body})
+        await asyncio.sleep(0)  # handed over
+        (worker,) = hub.workers
+        assert isinstance(worker.election, Unreadable) is bool(spec)
 
 
 def test_kopf_posts_nothing_and_shares_no_peers() -> None:

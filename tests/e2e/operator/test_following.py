@@ -183,6 +183,32 @@ def test_an_election_without_its_etcd_says_so_and_recovers(shop: Shop) -> None:
     assert shop.condition("StoreReachable") == ("True", "Answers")
 
 
+def test_an_election_that_cannot_be_read_says_so_and_is_followed_again_once_it_can(
+    shop: Shop,
+) -> None:
+    shop.pod("m-0")
+    shop.pod("m-1")
+    shop.make()
+    shop.candidates("m-0", "m-1")
+    replica = shop.operator()
+    shop.until(lambda: shop.role("m-1") == "follower", "it is followed")
+    # The kind's rules let it through.
+    shop.server.admin.merge(shop.election_path, {"spec": {"maxTermDuration": "1234567890s"}})
+    shop.until(lambda: shop.status["health"] == "Invalid", "it is told")
+    assert shop.condition("LeaderPresent") == ("Unknown", "Invalid")
+    said = "spec.maxTermDuration: '1234567890s' is not a duration"
+    assert all(said in condition["message"] for condition in shop.status["conditions"])
+    shop.until(lambda: "Invalid" in shop.reasons(), "by an Event, too")
+    assert shop.status["leader"]["id"] == "m-0"  # as far as it was known
+    shop.server.admin.merge(shop.path("m-1"), {"metadata": {"labels": {ROLE: "nonsense"}}})
+    assert shop.team.command("handover", "--to", "m-1").returncode == 0
+    shop.server.admin.merge(shop.election_path, {"spec": {"maxTermDuration": "24h"}})
+    shop.wait_for_leader("m-1")
+    shop.wait_for_label("m-1")
+    assert shop.status["health"] == "Healthy"
+    assert replica.metric("leader_sidecar_operator_elections") == 1
+
+
 def test_an_election_with_a_broken_secret_takes_nothing_away_from_others(shop: Shop) -> None:
     rubbish = base64.b64encode(b"rubbish").decode()
     secret = {
