@@ -59,7 +59,7 @@ class Labels:
             if look().token != view.token:
                 break
             refused = self._refused.get(each.pod.uid)
-            if (refused is None or not refused.left(now)) and await self._try(each, election, view):
+            if (refused is None or not refused.left(now)) and await self._try(each, election):
                 right.add(each.pod.uid)
         wrong = sorted(each.pod.name for each in found if each.pod.uid not in right)
         if not wrong:
@@ -71,17 +71,17 @@ class Labels:
         soonest = min((each for each in waits if each > 0), default=None)
         return [] if left > 0 else wrong, soonest
 
-    async def _try(self, each: Repair, election: Election, view: View) -> bool:
+    async def _try(self, each: Repair, election: Election) -> bool:
         pod = each.pod
         try:
-            return await self._patch(each, election, view)
+            return await self._patch(each, election)
         except ApiRefused as exc:
             log.warning("label cannot be put right pod=%s error=%s", pod.name, exc)
             refused = self._refused.setdefault(pod.uid, Retry())
             refused.failed(self._tools.clock.now())
             return False
 
-    async def _patch(self, each: Repair, election: Election, view: View) -> bool:
+    async def _patch(self, each: Repair, election: Election) -> bool:
         pod, tools = each.pod, self._tools
         path = core_path(pod.namespace, "pods", pod.name)
         try:
@@ -101,7 +101,8 @@ class Labels:
             tools.meter.repaired(election)
             log.info("label repaired pod=%s role=%s", pod.name, each.wanted.role)
             said = f"{pod.marks.role or 'nothing'} was shown, {each.wanted.role} is true"
-            happening = Happening("LabelRepaired", said, f"{view.revision}", True, pod)
+            # Of one version no more than one patch is taken; etcd's revision may be the same again.
+            happening = Happening("LabelRepaired", said, pod.marks.version, True, pod)
             await self._teller.tell(election, happening)
         return True
 

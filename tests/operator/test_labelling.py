@@ -4,10 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from sidecar.errors import ApiRefused
 from sidecar.operator.facts import Pod
 from sidecar.operator.labelling import Labels
+from sidecar.operator.metrics import OperatorMetrics
 from sidecar.operator.tools import Teller
 from sidecar.operator.view import View
 from tests.operator.test_hub import Clock
@@ -25,10 +27,13 @@ class World:
         self.refused: dict[str, int] = {}
         self.patched: list[tuple[str, str]] = []
         self.asked: list[str] = []
+        self.events: list[str] = []
         self.clock = Clock()
         self.lost: list[tuple[tuple[str, str], str]] = []
         tools = replace(
-            tools_for(self, self.clock), lose_pod=lambda key, uid: self.lost.append((key, uid))
+            tools_for(self, self.clock),
+            meter=OperatorMetrics(CollectorRegistry(), lambda: True),
+            lose_pod=lambda key, uid: self.lost.append((key, uid)),
         )
         self._labels = Labels(tools, Teller(tools))
 
@@ -43,11 +48,21 @@ class World:
         self.view = self.after or self.view
         return pod_document(name, role=role, annotations=OURS)
 
+    async def create(self, path: str, body: Document) -> Document:
+        """Take an Event, of one name once."""
+        name = str(body["metadata"]["name"])
+        if name in self.events:
+            raise ApiRefused(409, "it is there")
+        self.events.append(name)
+        return body
+
     async def find(self, path: str) -> Document:
         return pod_document(path.rpartition("/")[2], annotations=OURS)
 
     async def put_right(self, *names: str) -> tuple[list[str], float | None]:
-        pods: list[Pod] = [pod(name, annotations=OURS) for name in names]
+        return await self.put(*(pod(name, annotations=OURS) for name in names))
+
+    async def put(self, *pods: Pod) -> tuple[list[str], float | None]:
         return await self._labels.put_right(election(), lambda: self.view, pods)
 
 
@@ -93,3 +108,12 @@ async def test_a_pod_that_is_gone_is_lost_by_its_uid_and_not_its_successor(world
     world.refused = {"m-0": 404}
     await world.put_right("m-0")
     assert world.lost == [(("shop", "m-0"), "uid-of-m-0")]
+
+
+async def test_each_repair_is_told_also_while_etcd_is_at_rest(world: World) -> None:
+    for version in ("51", "52"):
+        falsified = pod("m-1", role="nonsense", resourceVersion=version)
+        for _ in range(2):  # its sidecar may do it first
+            await world.put(falsified)
+            world.clock.seconds += 1.0
+    assert [name.startswith("m-1.label-repaired.") for name in world.events] == [True, True]
