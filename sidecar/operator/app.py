@@ -193,7 +193,7 @@ class Operator:
 
     async def _note_failure(self, leading: Leading) -> None:
         await leading.has_failed.wait()
-        log.error("watching has ended by itself; giving leadership up")
+        log.error("watching has failed; giving leadership up")
         self._exit_code = LOST
         self._candidate.stop()
         await asyncio.Event().wait()

@@ -1,7 +1,8 @@
 """What the watches have shown, and whom it concerns. Lives in the main loop.
 
 kopf tells of every object that it sees, but not of one that was deleted while its watch was away;
-so what is here is compared now and then with the uids that the API server has.
+so what is here is compared now and then with the uids that the API server has. That also finds out
+when a watch has fallen silent.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Hub:
         self._closed_at = -math.inf
         self._workers: dict[Key, Worker] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
+        self._unheard: frozenset[str] = frozenset()
         self.nodes: dict[str, Node] | None = None
 
     def __len__(self) -> int:
@@ -155,6 +157,16 @@ class Hub:
         """Return the uids of all pods and Elections that are here."""
         pods = (pod.uid for each in self._pods.values() for pod in each.values())
         return frozenset([*pods, *(worker.election.uid for worker in self._workers.values())])
+
+    def is_deaf(self, there: Collection[str]) -> bool:
+        """Whether the watches still do not tell of what was there at the last call already.
+
+        Args:
+            there: the uids of all pods and Elections that the API server has.
+        """
+        unheard = frozenset(there) - self.known()
+        still, self._unheard = unheard & self._unheard, unheard
+        return bool(still)
 
     def forget(self, uids: Collection[str]) -> None:
         """Forget the pods and Elections with these uids."""

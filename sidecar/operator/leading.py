@@ -30,7 +30,7 @@ from sidecar.operator.watching import Watch
 
 log = logging.getLogger(__name__)
 
-_SWEEP = 300.0  # seconds between two looks for what was deleted unheard
+_SWEEP = 300.0  # seconds between two looks for what the watches have not told
 
 
 class TermGate:
@@ -175,3 +175,6 @@ class Leading:
                     there |= await api.uids(election_path(namespace))
                 # What has come since then is not missed.
                 hub.forget(before - there)
+                if hub.is_deaf(there):
+                    log.error("the watches do not tell of what there is; the term ends")
+                    self.has_failed.set()

@@ -187,3 +187,15 @@ def test_what_was_deleted_unheard_is_forgotten() -> None:
     assert [p.name for p in hub.pods_of(worker.election)] == ["m-1"]
     hub.forget({"uid-of-election"})
     assert worker.has_ended
+
+
+def test_watches_that_do_not_tell_of_the_same_object_twice_are_deaf() -> None:
+    hub, _ = made()
+    there = {"uid-of-m-0", "uid-of-election"}
+    hub.pod_seen(following("m-0"))
+    assert not hub.is_deaf(there)
+    assert not hub.is_deaf({*there, "uid-of-m-1"})  # it may be on its way
+    hub.pod_seen(following("m-1"))
+    assert not hub.is_deaf({*there, "uid-of-m-1", "uid-of-m-2"})
+    assert not hub.is_deaf({*there, "uid-of-m-1", "uid-of-m-3"})
+    assert hub.is_deaf({*there, "uid-of-m-1", "uid-of-m-3"})

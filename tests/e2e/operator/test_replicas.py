@@ -60,6 +60,15 @@ def test_a_replica_that_was_frozen_ends_and_writes_nothing_more(one: Shop) -> No
     assert one.server.admin.get(one.election_path)["metadata"]["resourceVersion"] == version
 
 
+def test_a_replica_whose_watches_end_by_themselves_ends_and_the_other_goes_on(one: Shop) -> None:
+    first = one.operator("op-0", module="tests.e2e.operator.deaf")
+    assert first.child.wait() == 1
+    assert "watching has failed; giving leadership up" in first.child.text("err")
+    second = one.operator("op-1")
+    one.wait_for_leader("m-0")
+    assert second.leads
+
+
 STUCK = "tests.e2e.operator.stuck"
 SPACE = ("unshare", "--user", "--map-user=65532", "--map-group=65532")
 
