@@ -103,7 +103,7 @@ class Labels:
             said = f"{pod.marks.role or 'nothing'} was shown, {each.wanted.role} is true"
             # Of one version no more than one patch is taken; etcd's revision may be the same again.
             happening = Happening("LabelRepaired", said, pod.marks.version, True, pod)
-            await self._teller.tell(election, happening)
+            self._teller.tell(election, happening)
         return True
 
     async def _look_at(self, pod: Pod) -> None:

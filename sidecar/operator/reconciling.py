@@ -102,6 +102,7 @@ class ElectionWorker:
     async def run(self) -> None:
         """Follow the election until `end`; survives whatever fails."""
         async with Background() as tasks:
+            tasks.start(self._teller.run(), name="operator-events")
             tasks.start(self._live(), name=f"election-{self.election.name}")
             await self._ended.wait()
 
@@ -139,7 +140,7 @@ class ElectionWorker:
             await self._write_status([], problem)
             mark = f"{self.election.uid[:8]}.{self.election.generation}"
             invalid = Happening("Invalid", problem, mark, is_warning=True)
-            await self._teller.tell(self.election, invalid)
+            self._teller.tell(self.election, invalid)
             await self._changed.wait()
 
     async def _say(self, problem: str) -> None:
@@ -229,7 +230,7 @@ class ElectionWorker:
         situation = Situation(self.election, self.view, pods, self._is_own_pause())
         orders = self._orders.begin(situation, coordinator, tasks)
         await self._write_status(wrong, "")
-        word = await self._tell_of_the_leader(pods)
+        word = self._tell_of_the_leader(pods)
         waits = (_RECHECK, service, labels, orders, word)
         return min(each for each in waits if each is not None)
 
@@ -303,21 +304,21 @@ class ElectionWorker:
         self.election = replace(self.election, status=document.get("status") or {})
         self._orders.note(self.election.status.get("move"))
         for happening in story.conditions_changed(old, new):
-            await self._teller.tell(self.election, happening)
+            self._teller.tell(self.election, happening)
 
-    async def _tell_of_the_leader(self, pods: Sequence[Pod]) -> float | None:
+    def _tell_of_the_leader(self, pods: Sequence[Pod]) -> float | None:
         happening, later = self._gaps.tell(self.view, self._tools.clock.now())
         if happening is None:
             return later
         if self._gaps.last is not None:
             self._tools.meter.gap(self.election, self._gaps.last)
         log.info("leader changed election=%s: %s", self._shown, happening.message)
-        await self._teller.tell(self.election, happening)
+        self._teller.tell(self.election, happening)
         leader = self.view.leader
         pod = next((p for p in pods if leader and p.name == leader.proposal.id), None)
         if pod is not None and pod.is_ours:  # else its own sidecar tells
             elected = replace(happening, what="LeaderElected", pod=pod)
-            await self._teller.tell(self.election, elected)
+            self._teller.tell(self.election, elected)
         return None
 
     @property

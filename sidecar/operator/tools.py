@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from sidecar.election.backoff import Backoff
 from sidecar.election.ports import Clock
-from sidecar.errors import ApiError, ApiRefused
+from sidecar.errors import ApiError, ApiRefused, NotLeader
 from sidecar.kube.api import CONFLICT
 from sidecar.operator import story
 from sidecar.operator.api import Api, Gate, core_path
@@ -23,6 +24,8 @@ from sidecar.operator.story import Happening
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 30.0  # seconds between tries of what is refused
+_TELLING = 2  # Events that are sent at once
+_WAITING = 20  # Events of an Election that wait to be sent
 
 
 class OperatorMeter(Protocol):
@@ -71,6 +74,7 @@ class Tools:
         closing: returns for how many seconds further cordons are waited for yet.
         keep_pod: takes in a pod as an answer shows it; `lose_pod` (key, uid) one that is gone.
         reporter: name of the own pod, for Events.
+        telling: Events under way, of all Elections: more would leave no connection to the rounds.
     """
 
     api: Api
@@ -84,30 +88,44 @@ class Tools:
     keep_pod: Callable[[Pod], None]
     lose_pod: Callable[[tuple[str, str], str], None]
     reporter: str
+    telling: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_TELLING))
 
 
 class Teller:
-    """Tells of one Election by Events; best effort."""
+    """Tells of one Election by Events, in their order and beside everything else; best effort."""
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._told: tuple[str, str] | None = None
+        self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(_WAITING)
 
-    async def tell(self, election: Election, happening: Happening) -> None:
-        """Create an Event; one that is there already was told by somebody before us.
+    async def run(self) -> None:
+        """Send what is told, until cancelled, or until another replica tells."""
+        while True:
+            path, event = await self._waiting.get()
+            try:
+                async with self._tools.telling:
+                    await self._tools.api.create(path, event)
+            except NotLeader:
+                return
+            except ApiRefused as exc:
+                # One that is there already was told by somebody before us.
+                if exc.status != CONFLICT:
+                    log.warning("Event refused reason=%s error=%s", event["reason"], exc)
+            except ApiError as exc:
+                log.warning("Event lost reason=%s error=%s", event["reason"], exc)
+            except Exception:
+                # Nothing that is only told ends the work.
+                log.exception("Event lost reason=%s", event["reason"])
 
-        Raises:
-            NotLeader: another replica tells from now on.
-        """
+    def tell(self, election: Election, happening: Happening) -> None:
+        """Have an Event created; one too many is lost."""
         tools = self._tools
         event = story.event(happening, election, tools.clock.wall(), tools.reporter)
         try:
-            await tools.api.create(core_path(election.namespace, "events"), event)
-        except ApiRefused as exc:
-            if exc.status != CONFLICT:
-                log.warning("Event refused reason=%s error=%s", happening.what, exc)
-        except ApiError as exc:
-            log.warning("Event lost reason=%s error=%s", happening.what, exc)
+            self._waiting.put_nowait((core_path(election.namespace, "events"), event))
+        except asyncio.QueueFull:
+            log.warning("Event lost reason=%s error=%d wait before it", happening.what, _WAITING)
 
     async def tell_of_command(
         self, election: Election, what: str, message: str, *, token: int, is_warning: bool
@@ -117,4 +135,4 @@ class Teller:
             return
         self._told = (what, message) if is_warning else None
         moment = stamp(self._tools.clock.wall())[11:19].replace(":", "")
-        await self.tell(election, Happening(what, message, f"{token}.{moment}", is_warning))
+        self.tell(election, Happening(what, message, f"{token}.{moment}", is_warning))

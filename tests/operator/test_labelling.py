@@ -1,7 +1,7 @@
 """Labels are put right one after the other, each by what etcd says at that moment."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -10,6 +10,8 @@ from sidecar.errors import ApiRefused
 from sidecar.operator.facts import Pod
 from sidecar.operator.labelling import Labels
 from sidecar.operator.metrics import OperatorMetrics
+from sidecar.operator.spec import Election
+from sidecar.operator.story import Happening, event
 from sidecar.operator.tools import Teller
 from sidecar.operator.view import View
 from tests.operator.test_hub import Clock
@@ -35,7 +37,7 @@ class World:
             meter=OperatorMetrics(CollectorRegistry(), lambda: True),
             lose_pod=lambda key, uid: self.lost.append((key, uid)),
         )
-        self._labels = Labels(tools, Teller(tools))
+        self._labels = Labels(tools, cast("Teller", self))
 
     async def patch(self, path: str, body: Document) -> Document:
         """As the API server does; etcd says something else from then on, where that is set."""
@@ -48,13 +50,9 @@ class World:
         self.view = self.after or self.view
         return pod_document(name, role=role, annotations=OURS)
 
-    async def create(self, path: str, body: Document) -> Document:
-        """Take an Event, of one name once."""
-        name = str(body["metadata"]["name"])
-        if name in self.events:
-            raise ApiRefused(409, "it is there")
-        self.events.append(name)
-        return body
+    def tell(self, of: Election, happening: Happening) -> None:
+        """Note the name of the Event."""
+        self.events.append(event(happening, of, 0.0, "op-0")["metadata"]["name"])
 
     async def find(self, path: str) -> Document:
         return pod_document(path.rpartition("/")[2], annotations=OURS)
@@ -116,4 +114,4 @@ async def test_each_repair_is_told_also_while_etcd_is_at_rest(world: World) -> N
         for _ in range(2):  # its sidecar may do it first
             await world.put(falsified)
             world.clock.seconds += 1.0
-    assert [name.startswith("m-1.label-repaired.") for name in world.events] == [True, True]
+    assert set(world.events) == {"m-1.label-repaired.51", "m-1.label-repaired.52"}
