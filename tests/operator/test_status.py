@@ -1,9 +1,11 @@
 """The status that an Election gets, and what is written when it changes."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+from sidecar.core.queue import QueueReplica
 from sidecar.operator.status import Seen, change, stamp, status_of
-from sidecar.operator.view import View
+from sidecar.operator.view import View, look
 from tests.operator.things import NOW, election, entry, leading, queue, term, view
 
 PODS = [leading("m-0", 10, node="node-a"), leading("m-1", 11, node="node-b")]
@@ -94,6 +96,26 @@ def test_a_condition_keeps_its_time_until_it_changes() -> None:
 def test_a_long_queue_is_cut_and_counted_whole() -> None:
     found = status(view(*(entry(f"m-{n}", 10 + n) for n in range(150))))
     assert (len(found["candidates"]), found["candidateCount"]) == (100, 150)
+
+
+def test_of_many_terms_the_last_ten_are_shown() -> None:
+    history = {token: term(token, f"m-{token}") for token in range(10, 25)}
+    replica = SimpleNamespace(
+        is_synced=True, revision=100, entries=(), is_paused=False, pin=None, history=history
+    )
+    last = list(range(24, 14, -1))
+    seen = look(cast("QueueReplica", replica), "")
+    assert [record["token"] for record in status(seen)["history"]] == last
+    # Also where more are known.
+    whole = view(history=tuple(history[token] for token in sorted(history, reverse=True)))
+    assert [record["token"] for record in status(whole)["history"]] == last
+
+
+def test_candidates_are_shown_with_the_address_that_they_gave() -> None:
+    queued = entry("m-0", 10, address="10.0.0.1:80"), entry("m-1", 11)
+    found = status(view(*queued))
+    assert found["leader"]["address"] == "10.0.0.1:80"
+    assert [c.get("address") for c in found["candidates"]] == ["10.0.0.1:80", None]
 
 
 def test_what_has_gone_is_taken_out_and_what_is_the_same_is_not_written() -> None:
