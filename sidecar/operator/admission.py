@@ -106,8 +106,10 @@ class Admission:
         pod = request.get("object") or {}
         metadata = pod.get("metadata") or {}
         # The webhook's selectors have chosen it; a pod may still refuse what its namespace wants.
-        if injection.has_sidecar(pod) or injection.wants_sidecar(metadata, _ASKED) is False:
+        if not injection.wants_sidecar(metadata, _ASKED):
             return {}, "nothing"
+        if injection.has_sidecar(pod):
+            return _patched(pod, injection.completed(pod))
         namespace = str(request.get("namespace", ""))
         name = injection.election_of(metadata)
         if not name:
@@ -122,9 +124,7 @@ class Admission:
             after = injection.injected(pod, read_election(found), self._defaults)
         except ValueError as exc:
             return {"warnings": [f"no sidecar injected: Election {name}: {exc}"]}, "refused"
-        operations = injection.patch(pod, after)
-        encoded = base64.b64encode(json.dumps(operations).encode()).decode()
-        return {"patchType": "JSONPatch", "patch": encoded}, "injected"
+        return _patched(pod, after)
 
     # --- eviction -------------------------------------------------------------------------
 
@@ -245,6 +245,14 @@ class Admission:
 
 
 _ASKED = {INJECT: "true"}
+
+
+def _patched(before: Review, after: Review) -> tuple[Answer, str]:
+    operations = injection.patch(before, after)
+    if not operations:
+        return {}, "nothing"
+    encoded = base64.b64encode(json.dumps(operations).encode()).decode()
+    return {"patchType": "JSONPatch", "patch": encoded}, "injected"
 
 
 async def _body(request: Request) -> bytes:

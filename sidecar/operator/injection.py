@@ -1,7 +1,8 @@
 """The sidecar, put into a pod that asked for it. Pure; the webhook and `inject -f` both use it.
 
-Idempotent, and safe to be called again: a pod that has a container or a volume of our name is left
-as it is. The sidecar is a native one, behind the pod's own init containers, as in the chart.
+Idempotent, and safe to be called again: a pod that has an injected sidecar gets only what its other
+containers lack, and one that has a container or a volume of our name from its owner is left as it
+is. The sidecar is a native one, behind the pod's own init containers, as in the chart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from sidecar.operator.names import ELECTION, INJECT, LABELLED_BY, OPERATOR, SIDE
 from sidecar.operator.spec import DEFAULT_STATUS_PORT, Election, read_span
 
 STATUS_DIR = "/run/leader-sidecar"
+# The pod's service account is the user's: the operator writes the label.
+_OWN_ARGUMENTS = (f"--status-dir={STATUS_DIR}", "--label=false")
 _CREDENTIALS = "/etc/leader-sidecar"
 _CREDENTIALS_VOLUME = "leader-sidecar-etcd"
 _DEFAULT_GRACE = 30  # seconds, Kubernetes' own
@@ -53,17 +56,39 @@ def has_sidecar(pod: Mapping[str, Any]) -> bool:
     )
 
 
-def injected(pod: Mapping[str, Any], election: Election, defaults: Defaults) -> Document:
-    """Return the pod (or pod template) with the sidecar in it; one that has it, as it is."""
+def is_injected(pod: Mapping[str, Any]) -> bool:
+    """Whether the pod's sidecar is one that `injected` has put there, and not its owner's."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    spec = pod.get("spec") or {}
+    return (
+        annotations.get(LABELLED_BY) == OPERATOR
+        and any(_is_ours(c) for c in spec.get("initContainers") or ())
+        and any(v.get("name") == SIDECAR and "emptyDir" in v for v in spec.get("volumes") or ())
+    )
+
+
+def completed(pod: Mapping[str, Any]) -> Document:
+    """Return a pod that has a sidecar with what its other containers lack.
+
+    Another webhook may have added one after the sidecar was injected. Nothing is added where the
+    sidecar is the owner's.
+    """
     result: Document = copy.deepcopy(dict(pod))
+    if is_injected(pod):
+        _mount_everywhere(result["spec"])
+    return result
+
+
+def injected(pod: Mapping[str, Any], election: Election, defaults: Defaults) -> Document:
+    """Return the pod (or pod template) with the sidecar in it; for one that has it, see above."""
     if has_sidecar(pod):
-        return result
+        return completed(pod)
+    result: Document = copy.deepcopy(dict(pod))
     metadata = result.setdefault("metadata", {})
     annotations = metadata["annotations"] = dict(metadata.get("annotations") or {})
     annotations |= {ELECTION: election.name, LABELLED_BY: OPERATOR}
     spec = result["spec"]
-    for container in _of(spec, "containers") + _of(spec, "initContainers"):
-        _mount(container)
+    _mount_everywhere(spec)
     spec["initContainers"] = [*_of(spec, "initContainers"), _container(election, defaults)]
     spec["volumes"] = [*_of(spec, "volumes"), *_volumes(election)]
     given = spec.get("terminationGracePeriodSeconds")
@@ -93,11 +118,21 @@ def _of(spec: Document, name: str) -> list[Document]:
     return list(spec.get(name) or ())
 
 
-def _mount(container: Document) -> None:
-    mounts = list(container.get("volumeMounts") or ())
-    if all(mount.get("mountPath") != STATUS_DIR for mount in mounts):
-        mounts.append({"name": SIDECAR, "mountPath": STATUS_DIR, "readOnly": True})
-    container["volumeMounts"] = mounts
+def _is_ours(container: Mapping[str, Any]) -> bool:
+    own = {"name": SIDECAR, "mountPath": STATUS_DIR}
+    return (
+        container.get("name") == SIDECAR
+        and set(_OWN_ARGUMENTS) <= set(container.get("args") or ())
+        and any(own.items() <= mount.items() for mount in container.get("volumeMounts") or ())
+    )
+
+
+def _mount_everywhere(spec: Document) -> None:
+    for container in _of(spec, "containers") + _of(spec, "initContainers"):
+        mounts = _of(container, "volumeMounts")
+        if all(mount.get("mountPath") != STATUS_DIR for mount in mounts):
+            mounts.append({"name": SIDECAR, "mountPath": STATUS_DIR, "readOnly": True})
+            container["volumeMounts"] = mounts
 
 
 def _extra_grace(election: Election) -> int:
@@ -156,10 +191,8 @@ def _arguments(election: Election, port: int) -> list[str]:
         "run",
         f"--election={election.election}",
         f"--endpoints={','.join(election.store.endpoints)}",
-        f"--status-dir={STATUS_DIR}",
         f"--http=:{port}",
-        # The pod's service account is the user's: the operator writes the label.
-        "--label=false",
+        *_OWN_ARGUMENTS,
     ]
     found += [
         f"--{name}={options[name]}" for name in ("ttl", "drain", "priority") if name in options

@@ -15,10 +15,10 @@ from sidecar.errors import ApiRefused, NoAnswer
 from sidecar.operator import admission
 from sidecar.operator.admission import Admission
 from sidecar.operator.api import Api
-from sidecar.operator.injection import Defaults
+from sidecar.operator.injection import Defaults, injected
 from sidecar.operator.metrics import OperatorMetrics
 from sidecar.operator.stores import Stores
-from tests.operator.things import Document, document, pod_document
+from tests.operator.things import Document, document, election, pod_document
 
 POD = "/api/v1/namespaces/shop/pods/m-0"
 ELECTION = "/apis/leader-sidecar.io/v1alpha1/namespaces/shop/elections/master"
@@ -192,6 +192,22 @@ async def test_a_pod_that_asks_gets_a_patch(made: Made) -> None:
         "/spec/volumes",
         "/spec/terminationGracePeriodSeconds",
     }
+
+
+async def test_what_came_after_the_sidecar_gets_a_patch_and_needs_no_election(made: Made) -> None:
+    there = made(Objects((ELECTION, document())))
+    asked = {"uid": "1", "namespace": "shop"}
+    pod = injected(asking(), election(), Defaults("sidecar:1"))
+    assert await there.inject({**asked, "object": pod}) == ({}, "nothing")
+    pod["spec"]["containers"].append({"name": "late", "image": "late:1"})
+    objects = Objects()
+    answer, result = await made(objects).inject({**asked, "object": pod})
+    assert (result, objects.asked) == ("injected", [])
+    (operation,) = json.loads(base64.b64decode(answer["patch"]))
+    assert (operation["op"], operation["path"]) == ("replace", "/spec/containers")
+    first, late = operation["value"]
+    assert first == pod["spec"]["containers"][0]
+    assert [mount["mountPath"] for mount in late["volumeMounts"]] == ["/run/leader-sidecar"]
 
 
 @pytest.mark.parametrize("change", [with_sidecar, with_volume, refusing])

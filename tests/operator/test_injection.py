@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,6 +165,63 @@ def test_a_pod_that_has_the_sidecar_is_left_as_it_is() -> None:
     by_chart = copy.deepcopy(TEMPLATE)
     by_chart["spec"]["containers"].append({"name": "leader-sidecar", "image": "x"})
     assert injected(by_chart, election(), DEFAULTS) == by_chart
+
+
+LATE: Document = {"name": "late", "image": "late:1"}
+
+
+@pytest.mark.parametrize("where", ["containers", "initContainers"])
+def test_a_container_that_comes_after_the_sidecar_gets_what_the_others_have(where: str) -> None:
+    once = injected(TEMPLATE, election(sidecar=RICH), DEFAULTS)
+    added = copy.deepcopy(once)
+    added["spec"][where].append(dict(LATE))
+    twice = injected(added, election(sidecar=RICH), DEFAULTS)
+    (late,) = (c for c in twice["spec"][where] if c["name"] == "late")
+    mount = {"name": "leader-sidecar", "mountPath": "/run/leader-sidecar", "readOnly": True}
+    assert late == {**LATE, "volumeMounts": [mount]}
+    twice["spec"][where].remove(late)
+    assert twice == once
+    twice["spec"][where].append(late)
+    assert injected(twice, election(), DEFAULTS) == twice
+
+
+def without_annotation(pod: Document) -> None:
+    del pod["metadata"]["annotations"]["leader-sidecar.io/labelled-by"]
+
+
+def with_labels_of_its_own(pod: Document) -> None:
+    container(pod)["args"].remove("--label=false")
+
+
+def with_another_status_dir(pod: Document) -> None:
+    container(pod)["volumeMounts"][0]["mountPath"] = "/status"
+
+
+def with_a_volume_of_its_own(pod: Document) -> None:
+    pod["spec"]["volumes"][-1] = {"name": "leader-sidecar", "hostPath": {"path": "/a"}}
+
+
+def without_the_volume(pod: Document) -> None:
+    pod["spec"]["volumes"].pop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_annotation,
+        with_labels_of_its_own,
+        with_another_status_dir,
+        with_a_volume_of_its_own,
+        without_the_volume,
+    ],
+)
+def test_a_sidecar_of_the_pods_owner_is_none_that_was_injected(
+    change: Callable[[Document], None],
+) -> None:
+    pod = injected(TEMPLATE, election(), DEFAULTS)
+    pod["spec"]["containers"].append(dict(LATE))
+    change(pod)
+    assert injected(pod, election(), DEFAULTS) == pod
 
 
 fields = st.fixed_dictionaries(
