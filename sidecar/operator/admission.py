@@ -231,6 +231,9 @@ class Admission:
             except (SidecarError, TimeoutError) as exc:
                 log.warning("allowed without a look webhook=%s error=%s", webhook, _shown(exc))
                 found, result = {}, "failed"
+            except Exception:
+                log.exception("allowed without a look webhook=%s", webhook)
+                found, result = {}, "failed"
             self._meter.admitted(webhook, result)
             response = {"uid": request_of["uid"], "allowed": True, **found}
             return JSONResponse(

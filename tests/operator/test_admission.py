@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from sidecar.election.background import Background
 from sidecar.election.ports import SystemClock
-from sidecar.errors import ApiRefused, NoAnswer
+from sidecar.errors import ApiRefused, NoAnswer, SidecarError
 from sidecar.operator import admission
 from sidecar.operator.admission import Admission
 from sidecar.operator.api import Api
@@ -56,9 +56,15 @@ Made = Callable[[Objects], Admission]
 
 
 @pytest.fixture
-async def made() -> AsyncIterator[Made]:
+def registry() -> CollectorRegistry:
+    """Return what the replica's metrics are read from."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+async def made(registry: CollectorRegistry) -> AsyncIterator[Made]:
     """Return what makes the webhooks of a replica that sees these objects."""
-    metrics = OperatorMetrics(CollectorRegistry(), lambda: False)
+    metrics = OperatorMetrics(registry, lambda: False)
     async with Background() as tasks:
 
         def make(objects: Objects) -> Admission:
@@ -138,18 +144,30 @@ async def test_an_eviction_is_allowed_in_time_also_where_cleaning_up_takes_longe
     cleaned.set()
 
 
-@pytest.mark.parametrize("fails", [NoAnswer("no answer"), ApiRefused(403, "no")])
-@pytest.mark.parametrize("path", ["/evict", "/inject"])
+@pytest.mark.parametrize("fails", [NoAnswer("no answer"), ApiRefused(403, "no"), KeyError("odd")])
+@pytest.mark.parametrize("webhook", ["evict", "inject"])
 async def test_whatever_goes_wrong_the_answer_is_yes(
-    made: Made, path: str, fails: Exception
+    made: Made,
+    registry: CollectorRegistry,
+    caplog: pytest.LogCaptureFixture,
+    webhook: str,
+    fails: Exception,
 ) -> None:
     objects = Objects()
     objects.fails = fails
-    metadata = {"annotations": {"leader-sidecar.io/election": "master"}}
+    metadata = {
+        "labels": {"leader-sidecar.io/inject": "true"},
+        "annotations": {"leader-sidecar.io/election": "master"},
+    }
     asked = {**EVICTION, "object": {"metadata": metadata, "spec": {"containers": []}}}
-    status, answer = await post(made(objects), path, {"request": asked})
+    status, answer = await post(made(objects), f"/{webhook}", {"request": asked})
     assert (status, answer["response"]["allowed"]) == (200, True)
     assert "patch" not in answer["response"]
+    counted = {"webhook": webhook, "result": "failed"}
+    assert registry.get_sample_value("leader_sidecar_operator_admissions_total", counted) == 1
+    (said,) = (r for r in caplog.records if r.message.startswith("allowed without a look"))
+    is_expected = isinstance(fails, SidecarError)
+    assert bool(said.exc_info) is not is_expected, "a traceback where nobody expected it"
 
 
 @pytest.mark.parametrize("body", [[], {}, {"request": {"namespace": "shop"}}])
