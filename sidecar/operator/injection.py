@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.operator import sidecar_options
 from sidecar.operator.names import ELECTION, INJECT, LABELLED_BY, OPERATOR, SIDECAR
-from sidecar.operator.spec import DEFAULT_STATUS_PORT, Election, read_span
+from sidecar.operator.spec import Election, read_span
 
 STATUS_DIR = "/run/leader-sidecar"
 # The pod's service account is the user's: the operator writes the label.
@@ -80,9 +81,14 @@ def completed(pod: Mapping[str, Any]) -> Document:
 
 
 def injected(pod: Mapping[str, Any], election: Election, defaults: Defaults) -> Document:
-    """Return the pod (or pod template) with the sidecar in it; for one that has it, see above."""
+    """Return the pod (or pod template) with the sidecar in it; for one that has it, see above.
+
+    Raises:
+        ValueError: with `spec.sidecar` it would not start; a sentence that names the field.
+    """
     if has_sidecar(pod):
         return completed(pod)
+    sidecar_options.check(election.sidecar)
     result: Document = copy.deepcopy(dict(pod))
     metadata = result.setdefault("metadata", {})
     annotations = metadata["annotations"] = dict(metadata.get("annotations") or {})
@@ -146,7 +152,7 @@ def _extra_grace(election: Election) -> int:
 
 def _container(election: Election, defaults: Defaults) -> Document:
     options = election.sidecar
-    port = int(options.get("statusPort") or DEFAULT_STATUS_PORT)
+    port = sidecar_options.status_port(options)
     probe = {"httpGet": {"path": "/livez", "port": port}}
     ports = [{"name": "ls-status", "containerPort": port}]
     ports += [

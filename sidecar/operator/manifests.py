@@ -59,7 +59,11 @@ def inject(
         if found is None:
             problems.append(_missing(where, name))
             continue
-        after = injection.injected(pod, found, defaults)
+        try:
+            after = injection.injected(pod, found, defaults)
+        except ValueError as exc:
+            problems.append(f"{where}: Election {name}: {exc}")
+            continue
         if as_patch:
             path = "".join(f"/{part}" for part in _TEMPLATES[document["kind"]])
             operations = [

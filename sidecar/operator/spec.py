@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.core.keys import name_problem
+from sidecar.kube.marks import ROLE
 from sidecar.operator.names import HANDOVER_TO
 
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-DEFAULT_STATUS_PORT = 4040
+_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_SHORTEST_TERM = 60.0
+_SHORTEST_WINDOW = 60.0
 
 Document = Mapping[str, Any]
 
@@ -162,7 +165,6 @@ def _read(document: Document) -> Election:
         raise ValueError(f"spec.election: {problem}")
     name = str(metadata.get("name", ""))
     paused = spec.get("paused")
-    longest = spec.get("maxTermDuration")
     return Election(
         namespace=str(metadata.get("namespace", "")),
         name=name,
@@ -171,11 +173,11 @@ def _read(document: Document) -> Election:
         generation=int(metadata.get("generation") or 0),
         election=election,
         store=_store(_object(spec, "etcd", "spec.etcd")),
-        selector=read_selector(spec.get("selector")),
+        selector=_pods(spec.get("selector"), "spec.selector"),
         sidecar=_object(spec, "sidecar", "spec.sidecar") if spec.get("sidecar") else {},
         paused=paused if isinstance(paused, bool) else None,
         preferred=_preferred(spec.get("preferred") or {}),
-        longest_term=None if longest is None else read_span(longest, "spec.maxTermDuration"),
+        longest_term=_longest_term(spec.get("maxTermDuration")),
         windows=tuple(_window(each) for each in spec.get("maintenanceWindows") or ()),
         service=_service(name, spec.get("service")),
         handover_to=str((metadata.get("annotations") or {}).get(HANDOVER_TO, "")),
@@ -240,10 +242,28 @@ def _store(document: Document) -> Store:
     )
 
 
+def _pods(document: Any, path: str) -> Selector:
+    """Read a selector of pods, which must not follow the leader."""
+    found = read_selector(document)
+    if any(each.key == ROLE for each in found.requirements):
+        part = "matchLabels" if ROLE in (document.get("matchLabels") or {}) else "matchExpressions"
+        raise ValueError(f"{path}.{part}: must not hold {ROLE}, which changes with the leader")
+    return found
+
+
+def _longest_term(said: object) -> float | None:
+    if said is None:
+        return None
+    seconds = read_span(said, "spec.maxTermDuration")
+    if seconds < _SHORTEST_TERM:
+        raise ValueError("spec.maxTermDuration: must be 60s or more")
+    return seconds
+
+
 def _preferred(document: Document) -> Preferred:
     return Preferred(
         str(document.get("candidate") or ""),
-        read_selector(document.get("podSelector")),
+        _pods(document.get("podSelector"), "spec.preferred.podSelector"),
         read_selector(document.get("nodeSelector")),
     )
 
@@ -256,10 +276,13 @@ def _window(document: Document) -> Window:
     names = document.get("days") or DAYS
     if unknown := [day for day in names if day not in DAYS]:
         raise ValueError(f"{path}.days: {unknown[0]!r} is unknown; use {', '.join(DAYS)}")
+    seconds = read_span(document.get("duration", ""), f"{path}.duration")
+    if seconds < _SHORTEST_WINDOW:
+        raise ValueError(f"{path}.duration: must be 1m or more")
     return Window(
         frozenset(DAYS.index(day) for day in names),
         int(found[1]) * 3600.0 + int(found[2]) * 60.0,
-        read_span(document.get("duration", ""), f"{path}.duration"),
+        seconds,
     )
 
 
@@ -276,4 +299,14 @@ def _service(election: str, document: Any) -> Service | None:
         )
         for port in document["ports"]
     )
-    return Service(str(document.get("name") or f"{election}-leader"), ports)
+    given = str(document.get("name") or "")
+    name = given or f"{election}-leader"
+    if _LABEL.fullmatch(name) is None:
+        problem = "must be a DNS label, such as master-leader"
+        if not given:
+            problem = (
+                "is missing, and the Election's own name with -leader cannot be a Service's; give "
+                "one such as master-leader"
+            )
+        raise ValueError(f"spec.service.name: {problem}")
+    return Service(name, ports)

@@ -212,6 +212,14 @@ async def test_a_pod_that_asks_gets_a_patch(made: Made) -> None:
     }
 
 
+async def test_a_pod_gets_no_sidecar_that_would_not_start(made: Made) -> None:
+    there = made(Objects((ELECTION, document(sidecar={"health": {"tcp": "web"}}))))
+    answer, result = await there.inject({"uid": "1", "namespace": "shop", "object": asking()})
+    assert (result, "patch" in answer) == ("refused", False)
+    (said,) = answer["warnings"]
+    assert said.startswith("no sidecar injected: Election master: spec.sidecar.health.tcp: must be")
+
+
 async def test_what_came_after_the_sidecar_gets_a_patch_and_needs_no_election(made: Made) -> None:
     there = made(Objects((ELECTION, document())))
     asked = {"uid": "1", "namespace": "shop"}

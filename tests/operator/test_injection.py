@@ -300,6 +300,10 @@ def test_an_election_may_be_named_beside_the_manifests() -> None:
         ([yaml.safe_dump(deployment())], "Deployment web: Election master is not among"),
         (["a: [1"], "no YAML"),
         ([yaml.safe_dump(document(election="/a//b"))], "spec.election"),
+        (
+            [yaml.safe_dump(deployment()), yaml.safe_dump(document(sidecar={"ttl": "0s"}))],
+            "Deployment web: Election master: spec.sidecar.ttl: must be more than 0",
+        ),
     ],
 )
 def test_what_cannot_be_injected_is_told(texts: list[str], said: str) -> None:

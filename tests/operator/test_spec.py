@@ -1,10 +1,13 @@
 """What is read of an Election, and what is refused, whatever the definition of the kind lets by."""
 
+import re
 from typing import Any
 
 import pytest
 
+from sidecar.operator import sidecar_options
 from sidecar.operator.spec import read_election, read_selector, read_span
+from tests.operator.refused import BY_NAME, BY_SIDECAR, BY_SPEC, TAKEN
 from tests.operator.things import document, election
 
 
@@ -58,6 +61,47 @@ def test_what_is_left_out_has_its_default() -> None:
 def test_a_field_that_is_wrong_is_named(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_election(document(**wrong))
+
+
+@pytest.mark.parametrize(("spec", "said"), BY_SPEC.values(), ids=list(BY_SPEC))
+def test_what_the_kind_refuses_is_refused_in_the_same_words(
+    spec: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        read_election(document(**spec))
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_election_that_names_no_service_has_a_name_that_one_can_have(name: str) -> None:
+    spec, said = BY_NAME[name]
+    found = document(**spec)
+    found["metadata"]["name"] = name
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        read_election(found)
+    found["metadata"]["name"] = "a" * 56
+    assert read_election(found).service is not None
+    found["metadata"]["name"] = name
+    found["spec"]["service"]["name"] = "web"
+    assert read_election(found).service is not None
+
+
+@pytest.mark.parametrize(("sidecar", "said"), BY_SIDECAR.values(), ids=list(BY_SIDECAR))
+def test_a_sidecar_that_would_not_start_is_refused_where_it_is_injected(
+    sidecar: dict[str, Any], said: str
+) -> None:
+    found = election(sidecar=sidecar)  # everything else goes on
+    with pytest.raises(ValueError, match=re.escape(said)):
+        sidecar_options.check(found.sidecar)
+
+
+def test_a_command_line_has_to_end() -> None:
+    with pytest.raises(ValueError, match=r"^spec\.sidecar\.health\.exec: must be a command line"):
+        sidecar_options.check({"health": {"exec": "sh -c 'true"}})
+
+
+@pytest.mark.parametrize("spec", TAKEN.values(), ids=list(TAKEN))
+def test_what_is_just_right_is_taken(spec: dict[str, Any]) -> None:
+    sidecar_options.check(election(**spec).sidecar)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import yaml
 
 from tests.e2e.operator.api_server import CRDS, Object
 from tests.e2e.operator.shop import Shop
+from tests.operator.refused import BY_NAME, BY_SIDECAR, BY_SPEC, TAKEN
 from tests.support.helm import run_helm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -38,10 +39,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"etcd": {"endpoints": HTTP, "tlsSecret": "a"}},
         "spec.etcd.tlsSecret: needs endpoints with https://",
     ),
-    "the role selects": (
-        {"selector": {"matchLabels": {"leader-sidecar.io/role": "leader"}}},
-        "spec.selector.matchLabels: must not hold leader-sidecar.io/role",
-    ),
     "In without values": (
         {"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
         "matchExpressions: In and NotIn need values",
@@ -69,7 +66,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no preference": ({"preferred": {}}, "spec.preferred: give exactly one"),
     "a term of no length": ({"maxTermDuration": "soon"}, "spec.maxTermDuration: must be a dur"),
-    "a term that is too short": ({"maxTermDuration": "59s"}, "spec.maxTermDuration: must be 60s"),
     "no time of day": (
         {"maintenanceWindows": [{**WINDOW, "start": "24:00"}]},
         "spec.maintenanceWindows.start",
@@ -83,12 +79,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "spec.maintenanceWindows[0].duration",
     ),
     "a Service without ports": ({"service": {"name": "a"}}, "spec.service.ports: is missing"),
-    "a Service's bad name": (
-        {"service": {"name": "A", "ports": [{"name": "a", "port": 1}]}},
-        "spec.service.name",
-    ),
     "paused in words": ({"paused": "yes"}, "spec.paused"),
     "a field that is none": ({"pause": True}, "spec.pause"),
+    **BY_SPEC,
+    **{what: ({"sidecar": sidecar}, said) for what, (sidecar, said) in BY_SIDECAR.items()},
 }
 
 
@@ -107,7 +101,25 @@ def test_a_wrong_object_is_refused_and_the_field_named(
     assert named in done.stderr
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_election_that_names_no_service_has_a_name_that_one_can_have(
+    shop: Shop, name: str
+) -> None:
+    spec, said = BY_NAME[name]
+    made = shop.election(**spec)
+    made["metadata"]["name"] = name
+    done = shop.server.apply(made)
+    assert done.returncode != 0, done.stdout
+    assert said in done.stderr
+    made["spec"]["service"]["name"] = "web"
+    shop.server.must_apply(made)
+    del made["spec"]["service"]["name"]
+    made["metadata"]["name"] = "a" * 56
+    shop.server.must_apply(made)
+
+
 RIGHT: dict[str, dict[str, Any]] = {
+    **TAKEN,
     "the least": {},
     "everything": {
         "etcd": {
