@@ -234,3 +234,14 @@ def test_alerts_ask_for_metrics_that_the_operator_serves() -> None:
     used = set(re.findall(r"leader_sidecar_operator_\w+", asked))
     assert len(used) == 4
     assert used <= served
+
+
+def test_the_alert_on_what_the_api_server_counts_is_on_the_webhooks_of_the_chart() -> None:
+    objects = render(*CLUSTER, "monitoring.prometheusRule.enabled=true")
+    (group,) = one(objects, "PrometheusRule")["spec"]["groups"]
+    (expr,) = (r["expr"] for r in group["rules"] if r["alert"].endswith("WebhookUnanswered"))
+    (asked,) = set(re.findall(r'name=~"([^"]+)"', expr))
+    configurations = [o for o in objects if o["kind"].endswith("WebhookConfiguration")]
+    names_ = [hook["name"] for found in configurations for hook in found["webhooks"]]
+    assert len(names_) == 3
+    assert all(re.fullmatch(asked, name) for name in names_)

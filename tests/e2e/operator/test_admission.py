@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -109,6 +110,41 @@ def test_a_namespace_may_ask_for_its_pods_and_a_pod_may_refuse(
 def test_pods_start_while_no_replica_answers(shop: Shop, other: str, replica: Replica) -> None:
     replica.child.kill()
     assert sidecars(create(shop, other, "web-0", labels=ASKS, annotations=NAMES)) == 0
+    # An alert of the chart asks for this.
+    said = {'name="pod.inject.leader-sidecar.io"', 'type="admit"'}
+    assert said in labels(shop.server, "apiserver_admission_webhook_fail_open_count")
+
+
+def test_with_failure_policy_fail_pods_do_not_start_then(
+    shop: Shop, other: str, replica: Replica
+) -> None:
+    replica.child.kill()
+    kind, name = "mutatingwebhookconfigurations", f"leader-sidecar-{shop.namespace}-demo-operator"
+    change = [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Fail"}]
+    done = shop.server.kubectl("patch", kind, name, "--type=json", "-p", json.dumps(change))
+    assert done.returncode == 0, done.stderr
+    number = itertools.count()
+
+    def is_refused() -> bool:
+        try:
+            create(shop, other, f"web-{next(number)}", labels=ASKS, annotations=NAMES)
+        except AssertionError as exc:
+            return "failed calling webhook" in str(exc)
+        return False
+
+    shop.until(is_refused, "the change is heard")
+    # An alert of the chart asks for this.
+    said = {'name="pod.inject.leader-sidecar.io"', 'error_type="calling_webhook_error"'}
+    counted = labels(shop.server, "apiserver_admission_webhook_rejection_count")
+    assert any(said <= each for each in counted)
+
+
+def labels(server: ApiServer, metric: str) -> list[set[str]]:
+    """The labels of each series of one of the API server's metrics."""
+    done = server.kubectl("get", "--raw", "/metrics")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(rf"^{metric}{{([^}}]*)}} ", done.stdout, re.MULTILINE)
+    return [set(each.split(",")) for each in found]
 
 
 def evict(shop: Shop, name: str, *, dry_run: bool = False) -> int:
