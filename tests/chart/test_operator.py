@@ -13,6 +13,7 @@ import yaml
 from sidecar.operator import metrics, names
 from sidecar.operator.spec import read_election
 from sidecar.operator.status import Seen, status_of
+from tests.chart.choices import CHOICES
 from tests.chart.schemas import problems
 from tests.operator.things import NOW, election, leading, queue, term
 from tests.support.binaries import HELMS
@@ -224,6 +225,35 @@ def test_the_releases_election_is_the_one_that_its_sidecars_stand_in() -> None:
     made = {o["metadata"]["name"] for o in objects if o["kind"] == "Secret"}
     made |= {o["spec"]["secretName"] for o in objects if o["kind"] == "Certificate"}
     assert {found.store.tls_secret, found.store.password_secret} <= made
+
+
+PORTS = "ports: [{name: http, port: 80}]"
+
+
+def following(name: str = "") -> str:
+    """Values with a Service that follows the leader of the release's own Election."""
+    return f"{{operator: {{election: {{spec: {{service: {{{name}{PORTS}}}}}}}}}}}"
+
+
+@pytest.mark.parametrize("version", HELMS)
+def test_a_service_of_the_charts_own_cannot_follow_the_leader(version: str) -> None:
+    said = refusal(ON, values=following(), version=version)
+    assert "operator.election.spec.service.name: is empty, and stands for demo-leader" in said
+    assert "give another one, such as demo-now" in said
+    found = one(render(ON, values=following("name: demo-now, "), version=version), "Election")
+    assert read_election(found).service is not None
+    # There the chart makes none of this name.
+    assert render(ON, "kube.labels=false", values=following(), version=version)
+
+
+@pytest.mark.parametrize("choices", CHOICES.values(), ids=list(CHOICES))
+def test_none_of_the_charts_services_is_the_one_that_follows(choices: tuple[str, ...]) -> None:
+    choices = (ON, "tls.existingSecret.operator=own-operator", *choices)
+    made = [o["metadata"]["name"] for o in render(*choices) if o["kind"] == "Service"]
+    assert len(made) >= 2
+    for name in made:
+        said = refusal(*choices, values=following(f"name: {name}, "))
+        assert f"operator.election.spec.service.name: is {name}, which is a Service of" in said
 
 
 def test_alerts_ask_for_metrics_that_the_operator_serves() -> None:
