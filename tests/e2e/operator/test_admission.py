@@ -1,11 +1,16 @@
 """Injection and eviction by the webhooks of the chart, with the rights of the chart's roles."""
 
+import base64
+import http.server
 import itertools
 import json
 import re
 import signal
+import ssl
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +19,8 @@ from sidecar.cluster.api import ApiError
 from tests.e2e.operator.api_server import ApiServer, Object
 from tests.e2e.operator.deployed import deploy
 from tests.e2e.operator.shop import Replica, Shop
+from tests.support.procs import LOOPBACK
+from tests.support.tls import Authority
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -92,6 +99,94 @@ def test_pods_that_ask_get_a_sidecar_and_their_labels_from_the_operator(
 
     shop.until(lambda: role() == "leader", "the operator labels it")
     assert replica.metric("leader_sidecar_operator_repairs_total") == 0
+
+
+class LateWebhook(http.server.BaseHTTPRequestHandler):
+    """Adds a container to every pod, as the sidecars of a mesh are."""
+
+    def do_POST(self) -> None:
+        """Answer an AdmissionReview."""
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["request"]
+        added = {"op": "add", "path": "/spec/containers/-", "value": {"name": "late", "image": "x"}}
+        operations = [added] if len(asked["object"]["spec"]["containers"]) == 1 else []
+        response = {
+            "uid": asked["uid"],
+            "allowed": True,
+            "patchType": "JSONPatch",
+            "patch": base64.b64encode(json.dumps(operations).encode()).decode(),
+        }
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+        body = json.dumps({**review, "response": response}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def late(shop: Shop, tmp_path: Path) -> Iterator[None]:
+    """A webhook that is called after the operator's."""
+    authority = Authority(tmp_path, "late-ca")
+    pair = authority.issue("late", common_name="late", hosts=[LOOPBACK])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.cert, pair.key)
+    with http.server.ThreadingHTTPServer((LOOPBACK, 0), LateWebhook) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        bundle = base64.b64encode(authority.cert.read_bytes()).decode()
+        url = f"https://{LOOPBACK}:{server.server_address[1]}/"
+        shop.server.must_apply(
+            {
+                "apiVersion": "admissionregistration.k8s.io/v1",
+                "kind": "MutatingWebhookConfiguration",
+                "metadata": {"name": "z-late"},  # they are called in the order of their names
+                "webhooks": [
+                    {
+                        "name": "late.example.com",
+                        "admissionReviewVersions": ["v1"],
+                        "sideEffects": "None",
+                        "clientConfig": {"url": url, "caBundle": bundle},
+                        "rules": [
+                            {
+                                "apiGroups": [""],
+                                "apiVersions": ["v1"],
+                                "operations": ["CREATE"],
+                                "resources": ["pods"],
+                            }
+                        ],
+                    }
+                ],
+            }
+        )
+        try:
+            yield
+        finally:
+            leave(shop.server)
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.usefixtures("replica", "late")
+def test_a_container_of_a_later_webhook_gets_the_status_directory(shop: Shop, other: str) -> None:
+    number = itertools.count()
+    found: list[Object] = []
+
+    def is_late() -> bool:
+        name = f"web-{next(number)}"
+        found.append(create(shop, other, name, labels=ASKS, annotations=NAMES))
+        return len(found[-1]["spec"]["containers"]) == 2
+
+    shop.until(is_late, "the later webhook is heard of")
+    assert sidecars(found[-1]) == 1
+    for container in found[-1]["spec"]["containers"]:
+        mounts = [m["name"] for m in container["volumeMounts"]]
+        assert mounts.count("leader-sidecar") == 1, container["name"]
+    assert found[-1]["spec"]["terminationGracePeriodSeconds"] == 30 + 5
 
 
 def test_a_namespace_may_ask_for_its_pods_and_a_pod_may_refuse(
