@@ -51,7 +51,7 @@ def move_before(scene: Scene, pod: Pod) -> Move | None:
     leader = scene.view.leader
     if leader is None or leader.proposal.is_foreign or not scene.view.is_known:
         return None
-    behind = pods_of([leader], scene.pods).get(leader.key)
+    behind = pods_of(scene.view, scene.pods).get(leader.key)
     if behind is None or behind.uid != pod.uid:
         return None
     # Whoever shares the node is likely to be evicted next.

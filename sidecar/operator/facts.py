@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ class Pod:
         election: the Election that its annotation names, or "".
         is_ours: the operator writes its labels at once, since its sidecar may not.
         addresses: its IPs.
+        hosts: those of its node, as far as the kubelet has said.
+        started_at: when its kubelet took it on, by the clock of its node, seconds since 1970, or 0.
         is_ready: as its condition says.
         is_leaving: it is about to be deleted, or has ended.
+        has_ended: its containers have, for good; its addresses may be another's already.
     """
 
     namespace: str
@@ -39,8 +43,11 @@ class Pod:
     is_ours: bool = False
     node: str = ""
     addresses: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    started_at: float = 0.0
     is_ready: bool = False
     is_leaving: bool = False
+    has_ended: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
@@ -72,7 +79,6 @@ def read_pod(document: Mapping[str, Any]) -> Pod:
     metadata = document["metadata"]
     annotations = metadata.get("annotations") or {}
     spec, status = document.get("spec") or {}, document.get("status") or {}
-    addresses = [str(entry["ip"]) for entry in status.get("podIPs") or () if entry.get("ip")]
     return Pod(
         namespace=sys.intern(str(metadata.get("namespace", ""))),
         name=str(metadata["name"]),
@@ -81,13 +87,25 @@ def read_pod(document: Mapping[str, Any]) -> Pod:
         election=sys.intern(str(annotations.get(ELECTION, ""))),
         is_ours=annotations.get(LABELLED_BY) == OPERATOR,
         node=sys.intern(str(spec.get("nodeName") or "")),
-        addresses=tuple(addresses or ([status["podIP"]] if status.get("podIP") else [])),
+        addresses=_ips(status, "podIPs", "podIP"),
+        hosts=_ips(status, "hostIPs", "hostIP"),
+        started_at=read_time(status.get("startTime")),
         is_ready=any(
             c.get("type") == "Ready" and c.get("status") == "True"
             for c in status.get("conditions") or ()
         ),
         is_leaving="deletionTimestamp" in metadata or status.get("phase") in _ENDED,
+        has_ended=status.get("phase") in _ENDED,
     )
+
+
+def read_time(text: object) -> float:
+    """Return a time as Kubernetes writes it in seconds since 1970; 0 where it is none."""
+    try:
+        found = dt.datetime.fromisoformat(str(text))
+    except ValueError:
+        return 0.0
+    return found.timestamp() if found.tzinfo is not None else 0.0
 
 
 def read_node(document: Mapping[str, Any]) -> Node:
@@ -98,6 +116,12 @@ def read_node(document: Mapping[str, Any]) -> Node:
         dict(metadata.get("labels") or {}),
         bool(spec.get("unschedulable")) or any(map(_closes, spec.get("taints") or ())),
     )
+
+
+def _ips(status: Mapping[str, Any], several: str, one: str) -> tuple[str, ...]:
+    """Return what a list of addresses holds, or, of an older kubelet, the one beside it."""
+    found = [str(entry["ip"]) for entry in status.get(several) or () if entry.get("ip")]
+    return tuple(sys.intern(ip) for ip in found or filter(None, [status.get(one)]))
 
 
 def _closes(taint: Mapping[str, Any]) -> bool:

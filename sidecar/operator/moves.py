@@ -108,7 +108,7 @@ def target(
         but_not: names of nodes and uids of pods that are about to go.
         only_settled: whether it must have stood for a while.
     """
-    pods = pods_of(scene.view.entries, scene.pods)
+    pods = pods_of(scene.view, scene.pods)
     preferred = scene.election.preferred
     ranked: list[tuple[tuple[bool, bool, int], Entry]] = []
     for entry in _reachable(scene.view):
@@ -146,7 +146,7 @@ def look_again(scene: Scene) -> float | None:
     election, leader = scene.election, scene.view.leader
     if leader is None:
         return None
-    pod = pods_of([leader], scene.pods).get(leader.key)
+    pod = pods_of(scene.view, scene.pods).get(leader.key)
     is_closed = pod is not None and _is_closed(scene, pod)
     if is_closed and scene.closing:
         return scene.closing
@@ -193,7 +193,7 @@ def _commanded(scene: Scene, leader: Entry, now: float) -> Wanted:
 
 def _off_a_closed_node(scene: Scene, leader: Entry, now: float) -> Wanted:
     del now
-    pod = pods_of([leader], scene.pods).get(leader.key)
+    pod = pods_of(scene.view, scene.pods).get(leader.key)
     if pod is None or not _is_closed(scene, pod) or scene.closing:
         return None
     found = target(scene)
@@ -204,7 +204,7 @@ def _off_a_closed_node(scene: Scene, leader: Entry, now: float) -> Wanted:
 
 def _to_the_preferred(scene: Scene, leader: Entry, now: float) -> Wanted:
     preferred = scene.election.preferred
-    pods = pods_of(scene.view.entries, scene.pods)
+    pods = pods_of(scene.view, scene.pods)
     if preferred == Preferred() or _is_preferred(
         preferred, leader, pods.get(leader.key), scene.nodes
     ):

@@ -32,7 +32,7 @@ from sidecar.operator.stores import Gated, SharedContact, credentials
 from sidecar.operator.story import Gaps, Happening
 from sidecar.operator.tools import Retry, Teller, Tools
 from sidecar.operator.unreadable import Unreadable
-from sidecar.operator.view import View, look
+from sidecar.operator.view import View, look, pods_of
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ class ElectionWorker:
         log.info("leader changed election=%s: %s", self._shown, happening.message)
         self._teller.tell(self.election, happening)
         leader = self.view.leader
-        pod = next((p for p in pods if leader and p.name == leader.proposal.id), None)
+        pod = pods_of(self.view, pods).get(leader.key) if leader is not None else None
         if pod is not None and pod.is_ours:  # else its own sidecar tells
             elected = replace(happening, what="LeaderElected", pod=pod)
             self._teller.tell(self.election, elected)

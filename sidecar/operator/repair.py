@@ -37,7 +37,7 @@ def disagreements(view: View, pods: Sequence[Pod]) -> list[Repair]:
     """Return what to put right; nothing where etcd's word is not known."""
     if not view.is_known or view.trouble:
         return []
-    standing = pods_of(view.entries, pods)
+    standing = pods_of(view, pods)
     leader = standing.get(view.leader.key) if view.leader is not None else None
     queued = {pod.uid for pod in standing.values()}
     found: list[Repair] = []

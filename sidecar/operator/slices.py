@@ -65,7 +65,7 @@ def slice_of(
     Without an endpoint when nobody leads or the leader's pod is gone: then `not_ready` is shown.
     """
     leader = view.leader
-    pod = pods_of([leader], pods).get(leader.key) if leader is not None else None
+    pod = pods_of(view, pods).get(leader.key) if leader is not None else None
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",

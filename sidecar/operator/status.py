@@ -96,7 +96,7 @@ def change(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 
 def _followed(seen: Seen, now: float) -> Status:
     old, view = seen.election.status, seen.view
-    standing = pods_of(view.entries, seen.pods)
+    standing = pods_of(view, seen.pods)
     leader = view.leader
     token = view.token
     status: Status = {

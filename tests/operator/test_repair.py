@@ -65,6 +65,13 @@ def test_a_candidate_is_known_by_its_address_where_its_id_is_no_pod() -> None:
     assert wanted(standing, pod("m-1", role="follower")) == [("m-1", LEADER)]
 
 
+def test_a_pod_made_anew_is_not_told_to_lead_by_its_predecessors_key() -> None:
+    standing = view(entry("m-0", 10, address="10.0.0.1:9090"))
+    anew = {"annotations": {"leader-sidecar.io/labelled-by": "operator"}, "address": "10.0.0.9"}
+    assert wanted(standing, pod("m-0", **anew)) == [("m-0", FOLLOWER)]
+    assert wanted(standing, following("m-0", address="10.0.0.9")) == []
+
+
 def test_nothing_is_put_right_on_hearsay() -> None:
     pods = (leading("m-1", 9),)
     assert wanted(View(), *pods) == []
