@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.core.queue import Entry
-from sidecar.operator.facts import Node, Pod
+from sidecar.operator.facts import Node, Pod, read_time
 from sidecar.operator.spec import Election, Preferred, Window
 from sidecar.operator.view import View, pods_of
 
@@ -47,8 +47,9 @@ class Scene:
         nodes: by name; None where nodes may not be read (namespaced mode).
         closing: seconds for which further cordons are waited for yet.
         settled: (key, token) of candidates that have stood for `SETTLED` seconds.
+        lasted: seconds for which the term has run by the operator's own clock, where it saw it
+            begin, else None.
         last: the last move, as in the status.
-        last_at: when that was, seconds since 1970, or 0.
     """
 
     election: Election
@@ -57,8 +58,8 @@ class Scene:
     nodes: Mapping[str, Node] | None = None
     closing: float = 0.0
     settled: Collection[tuple[bytes, int]] = ()
+    lasted: float | None = None
     last: Mapping[str, Any] | None = None
-    last_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def wanted_move(scene: Scene, now: float) -> Wanted:
     if not view.is_known or view.trouble or leader is None:
         return _cannot_obey(scene)
     if leader.proposal.is_foreign:
-        return None  # it knows no requests
+        return _cannot_obey(scene)
     for decide in (_commanded, _off_a_closed_node, _to_the_preferred, _after_the_longest_term):
         wanted = decide(scene, leader, now)
         if wanted is not None:
@@ -160,10 +161,15 @@ def last_of(
     """Return the last move: our own, or the one in the status, if any replica made it later.
 
     What is done before an eviction is done by whichever replica was asked, and told in the status.
+    Terms tell the order; clocks do where both were asked of the same one.
     """
     if told is None or told.get("reason") != EVICTION:
         return own
-    return told if own is None or str(told.get("at", "")) >= str(own.get("at", "")) else own
+    return told if own is None or _moment(told) >= _moment(own) else own
+
+
+def _moment(move: Mapping[str, Any]) -> tuple[int, str]:
+    return int(move.get("token") or 0), str(move.get("at", ""))
 
 
 # --- the reasons -----------------------------------------------------------------------------
@@ -173,6 +179,10 @@ def _cannot_obey(scene: Scene) -> Wanted:
     view = scene.view
     if not scene.election.handover_to or not view.is_known or view.trouble:
         return None
+    leader = view.leader
+    if leader is not None:
+        said = f"{leader.proposal.id!r} leads and was put by another program, which knows no"
+        return NoMove(COMMAND, leader.token, f"{said} commands")
     why = "the election is paused" if view.is_paused else "nobody leads"
     return NoMove(COMMAND, 0, f"{why}, so nobody can hand over")
 
@@ -182,10 +192,16 @@ def _commanded(scene: Scene, leader: Entry, now: float) -> Wanted:
     to = scene.election.handover_to
     if not to:
         return None
-    found = [e for e in scene.view.entries if to in {e.proposal.id, e.key.decode(errors="replace")}]
+    entries = scene.view.entries
+    found = [e for e in entries if to == e.key.decode(errors="replace")]
+    found = found or [e for e in entries if to == e.proposal.id]
     if not found:
-        standing = ", ".join(e.proposal.id for e in scene.view.entries[1:]) or "nobody"
+        standing = ", ".join(e.proposal.id for e in entries[1:]) or "nobody"
         return NoMove(COMMAND, leader.token, f"no candidate {to!r} stands; waiting: {standing}")
+    if len(found) > 1:
+        keys = ", ".join(e.key.decode(errors="replace") for e in found)
+        said = f"{to!r} stands more than once; name one of the keys: {keys}"
+        return NoMove(COMMAND, leader.token, said)
     if leader in found:
         return NoMove(COMMAND, leader.token, f"{to!r} leads already", is_done=True)
     return Move(COMMAND, leader.token, found[0])
@@ -209,8 +225,11 @@ def _to_the_preferred(scene: Scene, leader: Entry, now: float) -> Wanted:
         preferred, leader, pods.get(leader.key), scene.nodes
     ):
         return None
-    is_recent = _last_reason(scene) == PREFERRED and now < scene.last_at + BETWEEN
-    if is_recent or _is_commanded(scene, leader) or not is_open(scene.election.windows, now):
+    if (
+        _was_moved_within(scene, PREFERRED, BETWEEN, now)
+        or _is_commanded(scene, leader)
+        or not is_open(scene.election.windows, now)
+    ):
         return None
     found = target(scene, only_settled=True)
     if found is None or not _is_preferred(preferred, found, pods.get(found.key), scene.nodes):
@@ -219,14 +238,20 @@ def _to_the_preferred(scene: Scene, leader: Entry, now: float) -> Wanted:
 
 
 def _after_the_longest_term(scene: Scene, leader: Entry, now: float) -> Wanted:
-    longest = scene.election.longest_term
-    record = scene.view.term(leader.token)
-    if longest is None or record is None or now < record.since + longest:
+    longest, preferred = scene.election.longest_term, scene.election.preferred
+    if longest is None or not _has_lasted(scene, leader, longest, now):
         return None
     if not is_open(scene.election.windows, now):
         return None
     found = target(scene, only_settled=True)
-    return None if found is None else Move(LONGEST_TERM, leader.token, found)
+    if found is None:
+        return None
+    pods = pods_of(scene.view, scene.pods)
+    loses, gains = (
+        _is_preferred(preferred, each, pods.get(each.key), scene.nodes) for each in (leader, found)
+    )
+    # It would be moved back as soon as preference looks again.
+    return None if loses and not gains else Move(LONGEST_TERM, leader.token, found)
 
 
 # --- parts -----------------------------------------------------------------------------------
@@ -264,6 +289,29 @@ def _is_preferred(
     )
 
 
+def _has_lasted(scene: Scene, leader: Entry, longest: float, now: float) -> bool:
+    """Whether the term has lasted for `longest` seconds.
+
+    By one clock where we saw it begin: a wall clock of ours that goes ahead makes every term an old
+    one. Else by two, and never sooner after the last such move than a term is long.
+    """
+    if scene.lasted is not None:
+        return scene.lasted >= longest
+    record = scene.view.term(leader.token)
+    if record is None or now < record.since + longest:
+        return False
+    return not _was_moved_within(scene, LONGEST_TERM, longest, now)
+
+
+def _was_moved_within(scene: Scene, reason: str, seconds: float, now: float) -> bool:
+    """Whether the last move was for this reason, and not so long ago.
+
+    One that lies ahead was told by a clock that was wrong, and says nothing.
+    """
+    at = read_time((scene.last or {}).get("at"))
+    return _last_reason(scene) == reason and 0 <= now - at < seconds
+
+
 def _last_reason(scene: Scene) -> str:
     return str((scene.last or {}).get("reason", ""))
 
@@ -278,15 +326,24 @@ def _is_commanded(scene: Scene, leader: Entry) -> bool:
 
 
 class Settling:
-    """Since when each candidate has stood; `clock` gives seconds that run on."""
+    """Since when each candidate has stood, and who leads has led, as far as we saw it.
+
+    Args:
+        clock: gives seconds that run on.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: dict[tuple[bytes, int], float] = {}
+        self._token: int | None = None
+        self._began_at: float | None = None
 
     def note(self, view: View) -> None:
         """Take in who stands now."""
         now = self._clock()
+        if view.is_known and view.token != self._token:
+            self._began_at = None if self._token is None else now
+            self._token = view.token
         places = [(entry.key, entry.token) for entry in view.entries]
         self._since = {place: self._since.get(place, now) for place in places}
 
@@ -294,3 +351,7 @@ class Settling:
         """Return who has stood for `SETTLED` seconds."""
         now = self._clock()
         return frozenset(p for p, since in self._since.items() if now >= since + SETTLED)
+
+    def lasted(self) -> float | None:
+        """Return for how many seconds the term has run, or None: we did not see it begin."""
+        return None if self._began_at is None else self._clock() - self._began_at

@@ -59,7 +59,6 @@ class Orders:
         self._tools = tools
         self._teller = teller
         self._changed = changed
-        self._moved_at = 0.0
         self._restraint = Restraint()
         self._is_busy = False
         self._taken_off = ""
@@ -100,8 +99,8 @@ class Orders:
             self._tools.nodes(),
             self._tools.closing(),
             self.settling.settled(),
+            self.settling.lasted(),
             self.last,
-            self._moved_at,
         )
         return moves.wanted_move(scene, self._tools.clock.wall()), moves.look_again(scene)
 
@@ -149,8 +148,7 @@ class Orders:
         is_done, is_command = outcome.result == DONE, wanted.reason == moves.COMMAND
         self._tools.meter.moved(election, wanted.reason, outcome.result)
         if is_done or is_command:
-            self._moved_at = self._tools.clock.wall()
-            told = account(wanted, outcome, self._moved_at)
+            told = account(wanted, outcome, self._tools.clock.wall())
             self.last = {name: value for name, value in told.items() if value is not None}
         said = " ".join(filter(None, (f"{wanted.reason}:", to and f"to {to}", outcome.message)))
         await self._told(situation, f"Handover{outcome.result}", said, is_warning=not is_done)

@@ -26,6 +26,7 @@ from sidecar.operator.moves import (
     wanted_move,
 )
 from sidecar.operator.spec import Window
+from sidecar.operator.status import stamp
 from sidecar.operator.view import View
 from tests.operator.things import NOW, election, entry, following, node, queue, term, view
 
@@ -42,7 +43,7 @@ def scene(seen: View | None = None, **said: Any) -> Scene:
     seen = seen or queue("m-0", "m-1", "m-2", history=(term(10, "m-0"),))
     changes: dict[str, Any] = {
         name: said.pop(name)
-        for name in ("nodes", "closing", "pods", "last", "last_at")
+        for name in ("nodes", "closing", "pods", "last", "lasted")
         if name in said
     }
     settled = frozenset((e.key, e.token) for e in seen.entries)
@@ -156,6 +157,28 @@ def test_a_command_that_cannot_be_is_refused_with_the_reason(to: str, said: str)
     assert said in found.message
 
 
+def test_a_command_to_an_id_that_stands_twice_is_refused_unless_a_key_is_named() -> None:
+    for ids in (("m-0", "m-1", "m-1"), ("m-1", "m-0", "m-1")):
+        seen = queue(*ids)
+        found = wanted_move(scene(seen, annotations={TO: "m-1"}), NOW)
+        assert isinstance(found, NoMove)
+        assert not found.is_done
+        assert "'m-1' stands more than once; name one of the keys" in found.message
+        last = seen.entries[2].key.decode()
+        assert last in found.message
+        named = wanted_move(scene(seen, annotations={TO: last}), NOW)
+        assert isinstance(named, Move)
+        assert named.target == seen.entries[2]
+
+
+def test_a_command_to_another_programs_leader_is_refused() -> None:
+    seen = view(entry("etcdctl", 10, priority=None), entry("m-1", 11))
+    found = wanted_move(scene(seen, annotations={TO: "m-1"}), NOW)
+    assert isinstance(found, NoMove)
+    assert (found.reason, found.token, found.is_done) == (COMMAND, 10, False)
+    assert "'etcdctl' leads and was put by another program" in found.message
+
+
 def test_a_command_in_a_pause_is_refused() -> None:
     seen = queue("m-0", "m-1", is_paused=True)
     found = wanted_move(scene(seen, annotations={TO: "m-1"}), NOW)
@@ -193,10 +216,19 @@ def test_a_preferred_candidate_on_a_cordoned_node_is_not_made_the_leader() -> No
 
 
 def test_preference_moves_the_leader_at_most_once_a_minute() -> None:
-    last = {"reason": PREFERRED, "result": "Done", "to": "m-0"}
-    again = scene(preferred={"candidate": "m-2"}, last=last, last_at=NOW)
+    last = {"reason": PREFERRED, "result": "Done", "to": "m-0", "at": stamp(NOW)}
+    again = scene(preferred={"candidate": "m-2"}, last=last)
     assert wanted_move(again, NOW + BETWEEN - 1) is None
     assert moved_to(wanted_move(again, NOW + BETWEEN)) == "m-2"
+
+
+def test_a_move_that_was_made_in_the_future_holds_nobody_back() -> None:
+    """The clock of whoever told it was ahead."""
+    last = {"reason": PREFERRED, "result": "Done", "to": "m-0", "at": stamp(NOW + 86400)}
+    assert moved_to(wanted_move(scene(preferred={"candidate": "m-2"}, last=last), NOW)) == "m-2"
+    last["reason"] = LONGEST_TERM
+    late = scene(maxTermDuration="1h", last=last)
+    assert moved_to(wanted_move(late, NOW + 3600)) == "m-1"
 
 
 def test_who_was_commanded_to_lead_stays_in_spite_of_preference() -> None:
@@ -214,6 +246,10 @@ def test_a_move_before_an_eviction_is_known_from_the_status_and_ends_no_preferen
     assert last_of(own, {**evicted, "at": "2026-11-21T04:50:10Z"}) == own
     assert last_of(own, {**own, "at": "2026-11-21T04:50:12Z"}) == own
     assert last_of(own, None) == own
+    ahead = {**own, "token": 10, "at": "2027-11-21T04:50:11Z"}  # its clock was
+    assert last_of(ahead, {**evicted, "token": 11}) == {**evicted, "token": 11}
+    later = {**ahead, "token": 12}
+    assert last_of(later, {**evicted, "token": 11}) == later
     seen = queue("m-0", "m-1", "m-2", has_pin=True)
     assert moved_to(wanted_move(scene(seen, preferred={"candidate": "m-2"}, last=evicted), NOW))
 
@@ -224,6 +260,28 @@ def test_a_term_that_has_lasted_long_enough_ends() -> None:
     found = wanted_move(old, NOW + 86400)
     assert isinstance(found, Move)
     assert (found.reason, moved_to(found)) == (LONGEST_TERM, "m-1")
+
+
+def test_a_wall_clock_that_is_ahead_makes_no_old_terms_of_those_that_we_saw_begin() -> None:
+    ahead = NOW + 10 * 86400
+    assert wanted_move(scene(maxTermDuration="24h", lasted=86399.0), ahead) is None
+    assert moved_to(wanted_move(scene(maxTermDuration="24h", lasted=86400.0), ahead)) == "m-1"
+    # One that is behind makes them no longer either, and nobody's word is needed for it.
+    silent = scene(queue("m-0", "m-1", "m-2"), maxTermDuration="24h", lasted=86400.0)
+    assert moved_to(wanted_move(silent, NOW - 86400)) == "m-1"
+    last = {"reason": LONGEST_TERM, "result": "Done", "to": "m-0", "at": stamp(ahead)}
+    began_anew = scene(maxTermDuration="24h", last=last)
+    assert wanted_move(began_anew, ahead + 86399) is None
+    assert moved_to(wanted_move(began_anew, ahead + 86400)) == "m-1"
+
+
+def test_a_preferred_leader_makes_room_for_another_preferred_one_only() -> None:
+    old: dict[str, Any] = {"maxTermDuration": "1h", "lasted": 7200.0}
+    assert wanted_move(scene(preferred={"candidate": "m-0"}, **old), NOW) is None
+    assert moved_to(wanted_move(scene(preferred={"candidate": "m-9"}, **old), NOW)) == "m-1"
+    fast = {"nodeSelector": {"matchLabels": {"disk": "fast"}}}
+    nodes = {**HERE, **{name: node(name, disk="fast") for name in ("node-a", "node-c")}}
+    assert moved_to(wanted_move(scene(preferred=fast, nodes=nodes, **old), NOW)) == "m-2"
 
 
 def test_age_and_preference_wait_for_a_window_and_a_cordon_does_not() -> None:
@@ -273,6 +331,20 @@ def test_a_candidate_is_settled_where_it_has_stood_under_one_key() -> None:
     now += 1
     settling.note(view(entry("m-0", 10), entry("m-1", 99)))
     assert {token for _, token in settling.settled()} == {10}
+
+
+def test_how_long_a_term_has_run_is_known_of_those_that_we_saw_begin() -> None:
+    now = 100.0
+    settling = Settling(lambda: now)
+    settling.note(View())
+    settling.note(queue("m-0", "m-1"))
+    now += 50
+    assert settling.lasted() is None
+    settling.note(queue("m-1", first=11))
+    now += 5
+    settling.note(View())  # the store does not answer for a moment
+    settling.note(queue("m-1", "m-0", first=11))
+    assert settling.lasted() == 5.0
 
 
 @given(
