@@ -62,7 +62,7 @@ class ElectionWorker:
         self._ended = asyncio.Event()
         self._has_new_secrets = asyncio.Event()
         self._written = ""
-        self._gaps = Gaps()
+        self._gaps = Gaps(election.status)
         self._teller = Teller(tools)
         self._labels = Labels(tools, self._teller)
         self._orders = Orders(tools, self._teller, election.status.get("move"), self.wake)

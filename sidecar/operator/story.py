@@ -7,7 +7,7 @@ transition, so one that is sent twice, by a retry or by another replica, is ther
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,10 +102,20 @@ class Gaps:
     """For how long nobody led, by one clock: from the end of a key to the next leader's word.
 
     A new leader writes itself into the history as soon as it acts; that is its word. Who leads
-    when the operator begins is nobody's news.
+    when the operator begins is news where the last replica has told of somebody else.
+
+    Args:
+        told: the status as the last replica left it; it shows the term told of last, or, where
+            nobody led, its history does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        history: Sequence[Mapping[str, Any]] = told.get("history") or ({},)
+        leader = told.get("leader") or history[0]
+        self._last = (
+            int(told.get("token") or history[0].get("token") or 0),
+            str(leader.get("id", "")),
+        )
         self._token: int | None = None
         self._before = ""
         self._lost_at: float | None = None
@@ -126,12 +136,20 @@ class Gaps:
         if token != self._token:
             if self._token:
                 self._lost_at = now
-                self._before = next((r.id for r in view.history if r.token == self._token), "")
             self._token, self._changed_at, self._gap = token, now, None
-            self._is_told = first or not token
+            self._is_told = not token or (first and self._last[0] in {0, token})
+            if view.leader is not None:
+                self._before = self._last_before(view)
+                self._last = token, view.leader.proposal.id
         has_spoken = view.term(token) is not None
         if token and has_spoken and self._gap is None and self._lost_at is not None:
             self._gap = max(0.0, now - self._lost_at)
+
+    def _last_before(self, view: View) -> str:
+        """Return who led before the present term: whoever we saw last, or did not see at all."""
+        token, id_ = self._last
+        between = [(r.token, r.id) for r in view.history if token < r.token < view.token]
+        return max(between, default=(token, id_))[1]
 
     def tell(self, view: View, now: float) -> tuple[Happening | None, float | None]:
         """Return the change of the leader, once, and else after how many seconds to ask again."""
