@@ -84,6 +84,10 @@ class Unavailable(CoordinatorError):
     """No answer was heard. The request may have taken effect, may yet do so, or never will."""
 
 
+class Underway(Unavailable):
+    """A command that the leader has accepted, and that was not over in time: it drains yet."""
+
+
 class Rejected(CoordinatorError):
     """The store said no: the request has not taken effect and never will."""
 

@@ -23,7 +23,14 @@ from sidecar.core.store import Delete, Guard, Put, Txn
 from sidecar.election.backoff import Backoff
 from sidecar.election.observer import Observer, leader_of
 from sidecar.election.ports import Clock, Coordinator, SystemClock
-from sidecar.errors import CoordinatorError, LeaseExists, NoLeader, Refused, Unavailable
+from sidecar.errors import (
+    CoordinatorError,
+    LeaseExists,
+    NoLeader,
+    Refused,
+    Unavailable,
+    Underway,
+)
 
 _ASKER_TTL = 30.0
 _CALL_LIMIT = 2.0
@@ -37,6 +44,7 @@ class Commands:
         coordinator: the store, open.
         name: the election's name.
         within: seconds after which a command counts as not carried out.
+        drain: seconds for which one that the leader has accepted is waited for besides.
 
     Raises:
         ValueError: the name cannot be an election's.
@@ -48,11 +56,13 @@ class Commands:
         name: str,
         *,
         within: float = 30.0,
+        drain: float = 0.0,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._coordinator = coordinator
         self._within = within
+        self._drain = drain
         self._clock = clock or SystemClock()
         self._rng = rng or random.SystemRandom()
         self._layout = Layout(name)
@@ -64,7 +74,8 @@ class Commands:
             NoLeader: nobody leads.
             Refused: the leader refused, or changed meanwhile; says why.
             Rejected: the store does not let us.
-            Unavailable: the store, or the leader, did not answer in time.
+            Unavailable: the store, or the leader, did not answer in time; `Underway`: it has
+                accepted, and drains yet.
         """
         return await self._ask(Action.RESIGN, "")
 
@@ -76,7 +87,8 @@ class Commands:
         Raises:
             NoLeader: nobody leads.
             Refused: the leader refused, or changed meanwhile; says why.
-            Unavailable: the store, or the leader, did not answer in time.
+            Unavailable: the store, or the leader, did not answer in time; `Underway`: it has
+                accepted, and drains yet.
         """
         return await self._ask(Action.HANDOVER, to, token)
 
@@ -155,7 +167,7 @@ class Commands:
             return tuple(entry.proposal.id for entry in observer.replica.entries)
 
     async def _ask(self, action: Action, to: str, token: int = 0) -> Leader | None:
-        async with self._watching() as observer, self._bounded(action.value, observer):
+        async with self._watching() as observer, self._bounded(action.value, observer) as limit:
             lease = await self._grant(_ASKER_TTL)  # while the observer reads the queue
             try:
                 await observer.looked()
@@ -172,12 +184,12 @@ class Commands:
                         "knows no commands"
                     )
                 request = Request(action, first.token, to, lease)
-                return await self._ask_leader(observer, first, request)
+                return await self._ask_leader(observer, first, request, limit)
             finally:
                 await self._revoke(lease)
 
     async def _ask_leader(
-        self, observer: Observer, first: Entry, request: Request
+        self, observer: Observer, first: Entry, request: Request, limit: asyncio.Timeout
     ) -> Leader | None:
         nonce = f"{self._rng.getrandbits(_NONCE_BITS):016x}"
         answers = observer.replica
@@ -189,8 +201,27 @@ class Commands:
         answer = answers.answers.get(nonce)
         if answer is not None and not answer.accepted:
             raise Refused(answer.reason)
-        await self._until(observer, lambda: _is_gone(observer, first))
+        if answer is not None:
+            await self._drained(request.action, observer, first, limit)
         return leader_of(observer.replica.first)
+
+    async def _drained(
+        self, action: Action, observer: Observer, first: Entry, limit: asyncio.Timeout
+    ) -> None:
+        """Wait until the leader has moved that has accepted to; it leads for as long as it drains.
+
+        Raises:
+            Underway: that takes longer than a command may.
+        """
+        ends_at = (limit.when() or 0.0) + self._drain
+        limit.reschedule(None)  # or it would say that nobody has answered
+        try:
+            async with asyncio.timeout_at(ends_at):
+                await self._until(observer, lambda: _is_gone(observer, first))
+        except TimeoutError as exc:
+            why = f" ({observer.trouble})" if observer.trouble else ""
+            said = f"{first.proposal.id!r} has accepted, and was not through with its drain within"
+            raise Underway(f"{action.value}: {said} {self._within + self._drain:g} s{why}") from exc
 
     async def _grant(self, ttl: float) -> int:
         """Create a lease; tried until the command's time is over."""
@@ -227,10 +258,12 @@ class Commands:
             unlisten()
 
     @contextlib.asynccontextmanager
-    async def _bounded(self, what: str, observer: Observer | None) -> AsyncIterator[None]:
+    async def _bounded(
+        self, what: str, observer: Observer | None
+    ) -> AsyncIterator[asyncio.Timeout]:
         try:
-            async with asyncio.timeout(self._within):
-                yield
+            async with asyncio.timeout(self._within) as limit:
+                yield limit
         except TimeoutError as exc:
             why = observer.trouble if observer is not None else ""
             said = f"{what} was not carried out within {self._within:g} s"

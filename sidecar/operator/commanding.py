@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar.election.commands import Commands
 from sidecar.election.ports import Coordinator
-from sidecar.errors import CoordinatorError, ElectionError
+from sidecar.errors import CoordinatorError, ElectionError, Underway
 from sidecar.operator.moves import Move, NoMove
 from sidecar.operator.status import stamp
 
@@ -20,7 +20,10 @@ log = logging.getLogger(__name__)
 
 DONE, REFUSED, FAILED = "Done", "Refused", "Failed"
 
-_WITHIN = 15.0  # seconds for one command; a drain is part of it
+LONGEST_DRAIN = 300.0
+"""Seconds for which a leader that has accepted a handover is waited for, while it drains."""
+
+_WITHIN = 15.0  # seconds for one command; a drain that the leader has accepted comes besides
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
 
 
@@ -45,14 +48,26 @@ def account(wanted: Move | NoMove, outcome: Outcome, at: float) -> Mapping[str, 
 
 
 async def carry_out(
-    coordinator: Coordinator, election: str, move: Move, *, within: float = _WITHIN
+    coordinator: Coordinator,
+    election: str,
+    move: Move,
+    *,
+    within: float = _WITHIN,
+    drain: float = 0.0,
 ) -> Outcome:
-    """Ask the leader of the term to hand over to the target, and wait until it has."""
+    """Ask the leader of the term to hand over to the target, and wait until it has.
+
+    A leader that has accepted moves, so where its drain is not waited for, that is done; where it
+    is, for `drain` seconds, and was not over then, something is wrong.
+    """
     to = move.target.key.decode(errors="replace")
+    commands = Commands(coordinator, election, within=within, drain=drain)
     try:
-        leader = await Commands(coordinator, election, within=within).handover(to, token=move.token)
+        leader = await commands.handover(to, token=move.token)
     except ElectionError as exc:
         return Outcome(REFUSED, str(exc))
+    except Underway as exc:
+        return Outcome(FAILED if drain else DONE, str(exc))
     except CoordinatorError as exc:
         return Outcome(FAILED, str(exc))
     if leader is None or leader.id != move.target.proposal.id:

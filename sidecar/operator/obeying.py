@@ -144,7 +144,9 @@ class Orders:
         else:
             to = wanted.target.proposal.id
             log.info("handover election=%s reason=%s to=%s", election.name, wanted.reason, to)
-            outcome = await commanding.carry_out(coordinator, election.election, wanted)
+            outcome = await commanding.carry_out(
+                coordinator, election.election, wanted, drain=commanding.LONGEST_DRAIN
+            )
         is_done, is_command = outcome.result == DONE, wanted.reason == moves.COMMAND
         self._tools.meter.moved(election, wanted.reason, outcome.result)
         if is_done or is_command:

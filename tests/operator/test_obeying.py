@@ -88,7 +88,8 @@ class World:
         self.taken_off.append(patch[0]["value"])
         return document()
 
-    async def carry_out(self, _: object, __: object, move: Move, **___: object) -> Outcome:
+    async def carry_out(self, _: object, __: object, move: Move, *, drain: float) -> Outcome:
+        assert drain == commanding.LONGEST_DRAIN
         self.asked.append((move.reason, move.target.proposal.id))
         return Outcome(DONE)
 
