@@ -211,3 +211,31 @@ def test_what_is_refused_stands_in_the_way_of_nothing_else(three: Shop) -> None:
     three.server.kubectl("annotate", "elect", "master", f"{TO}=m-2", "-n", three.namespace)
     three.wait_for_leader("m-2")
     three.wait_for_label("m-2")
+
+
+def test_a_pod_made_anew_is_not_its_predecessor_that_leads_on(shop: Shop) -> None:
+    """The node of m-0 is cut off from the API server alone, and its pod is made anew elsewhere."""
+    for n in range(2):
+        shop.pod(f"m-{n}")
+    at = [f"--advertise=10.0.0.{n + 1}:9090" for n in range(2)]
+    shop.team.launch(*(shop.team.add(f"m-{n}", "--label=false", at[n]) for n in range(2)))
+    shop.make(service={"ports": [{"name": "http", "port": 80}]})
+    shop.operator()
+    shop.wait_for_label("m-0")
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{shop.namespace}/endpointslices"
+
+    def is_ready() -> bool:
+        (found,) = shop.server.admin.get(f"{slices}/master-leader-ipv4")["endpoints"]
+        return bool(found["conditions"]["ready"])
+
+    shop.until(is_ready, "the Service leads to m-0")
+    shop.server.admin.delete(shop.path("m-0"), {"gracePeriodSeconds": 0})
+    shop.pod("m-0", labels={"app": "master", "leader-sidecar.io/role": "boss"})
+    # What its label says is put right, so it was looked at.
+    shop.until(lambda: shop.role("m-0") == "follower", "it is no leader")
+    shop.until(lambda: "pod" not in shop.status["leader"], "nobody's pod leads")
+    assert shop.status["leader"]["id"] == "m-0"
+    assert not is_ready()
+    shop.team.command("handover", "--to", "m-1")
+    shop.wait_for_label("m-1")
+    shop.until(is_ready, "the Service leads to m-1")
