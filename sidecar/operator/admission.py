@@ -38,6 +38,7 @@ from sidecar.operator.view import look
 log = logging.getLogger(__name__)
 
 _HOLD = 3.0  # seconds that an eviction is held at most
+_ACCOUNTING = 0.5  # seconds of them that are left for what becomes of a handover
 _INJECT_WITHIN = 3.0
 _READ = 1.0
 _LARGEST = 4 * 1024 * 1024  # bytes of a review; objects are at most 1.5 MiB
@@ -145,14 +146,14 @@ class Admission:
     async def _hold(self, asked: Eviction, answer: asyncio.Future[str]) -> None:
         """Find an answer, as long as somebody waits for it."""
         try:
-            async with asyncio.timeout(_HOLD):
-                answer.set_result(await self._before(asked))
+            async with asyncio.timeout(_HOLD) as hold:
+                answer.set_result(await self._before(asked, hold.when() or 0.0))
         except TimeoutError:
             pass  # nobody waits any more
         except Exception as exc:  # noqa: BLE001 - it is raised where the answer is waited for
             answer.set_exception(exc)
 
-    async def _before(self, asked: Eviction) -> str:
+    async def _before(self, asked: Eviction, until: float) -> str:
         namespace = asked.namespace
         found = await self._api.find(core_path(namespace, "pods", asked.name))
         if found is None:
@@ -164,7 +165,7 @@ class Admission:
         budgets = await self._api.items(group_path("policy/v1", namespace, "poddisruptionbudgets"))
         if eviction.is_refused_anyway(pod, budgets):
             return "nothing"
-        results = [await self._move(pod, election) for election in elections]
+        results = [await self._move(pod, election, until) for election in elections]
         return next((r for r in ("moved", "not_moved") if r in results), "nothing")
 
     async def _elections(self, namespace: str) -> list[Election]:
@@ -176,7 +177,7 @@ class Admission:
                 log.warning("Election cannot be read error=%s", exc)
         return found
 
-    async def _move(self, pod: Pod, election: Election) -> str:
+    async def _move(self, pod: Pod, election: Election, until: float) -> str:
         who = await credentials(self._api, election.namespace, election.store)
         async with self._stores.connected(election.store, who) as shared:
             scene = await self._scene(election, shared)
@@ -184,8 +185,9 @@ class Admission:
             if move is None:
                 return "nothing"
             log.info("handover before eviction pod=%s to=%s", pod.name, move.target.proposal.id)
+            left = until - asyncio.get_running_loop().time() - _ACCOUNTING
             outcome = await commanding.carry_out(
-                shared.coordinator, election.election, move, within=_HOLD
+                shared.coordinator, election.election, move, within=left
             )
         self._meter.moved(election, EVICTION, outcome.result)
         if outcome.result != commanding.DONE:

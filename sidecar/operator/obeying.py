@@ -131,7 +131,7 @@ class Orders:
         if outcome.result == DONE:
             return True
         log.warning("not done command=%s election=%s: %s", what, election.name, outcome.message)
-        await self._told(situation, f"{what}{outcome.result}", outcome.message, is_warning=True)
+        self._told(situation, f"{what}{outcome.result}", outcome.message, is_warning=True)
         return False
 
     async def _move(
@@ -153,7 +153,7 @@ class Orders:
             told = account(wanted, outcome, self._tools.clock.wall())
             self.last = {name: value for name, value in told.items() if value is not None}
         said = " ".join(filter(None, (f"{wanted.reason}:", to and f"to {to}", outcome.message)))
-        await self._told(situation, f"Handover{outcome.result}", said, is_warning=not is_done)
+        self._told(situation, f"Handover{outcome.result}", said, is_warning=not is_done)
         if is_command:
             await self._take_off(election)
         return is_done or is_command
@@ -174,10 +174,8 @@ class Orders:
             raise
         self._taken_off = str(document["metadata"]["resourceVersion"])
 
-    async def _told(
-        self, situation: Situation, what: str, message: str, *, is_warning: bool
-    ) -> None:
+    def _told(self, situation: Situation, what: str, message: str, *, is_warning: bool) -> None:
         token = situation.view.token or situation.view.revision
-        await self._teller.tell_of_command(
+        self._teller.tell_of_command(
             situation.election, what, message, token=token, is_warning=is_warning
         )

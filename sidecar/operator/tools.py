@@ -127,7 +127,7 @@ class Teller:
         except asyncio.QueueFull:
             log.warning("Event lost reason=%s error=%d wait before it", happening.what, _WAITING)
 
-    async def tell_of_command(
+    def tell_of_command(
         self, election: Election, what: str, message: str, *, token: int, is_warning: bool
     ) -> None:
         """Tell how a command ended; the same refusal once in a row, however often it is tried."""

@@ -17,7 +17,8 @@ from sidecar.operator.names import HANDOVER_TO
 from sidecar.operator.obeying import Orders, Situation
 from sidecar.operator.spec import Election
 from sidecar.operator.status import stamp
-from sidecar.operator.tools import OperatorMeter, Teller
+from sidecar.operator.story import Happening
+from sidecar.operator.tools import OperatorMeter, Teller, Tools
 from sidecar.operator.view import View
 from tests.operator.things import (
     NOW,
@@ -65,24 +66,32 @@ class Begun(Background):
         super().start(work, name)
 
 
+class Heard(Teller):
+    """Tells nobody but us."""
+
+    def __init__(self, tools: Tools) -> None:
+        super().__init__(tools)
+        self.told: list[tuple[str, str]] = []
+
+    def tell(self, _: Election, happening: Happening) -> None:
+        self.told.append((happening.what, happening.message))
+
+
 class World:
     """An API server and an election that do what they are told, and an operator's orders."""
 
     def __init__(self, last: Document | None = None) -> None:
         self.clock = Clock()
         self.asked: list[tuple[str, str]] = []
-        self.told: list[tuple[str, str]] = []
         self.taken_off: list[str] = []
         self.has_ended = asyncio.Event()
         tools = replace(tools_for(self, self.clock), meter=cast("OperatorMeter", self))
-        self.orders = Orders(tools, Teller(tools), last, self.has_ended.set)
+        self._teller = Heard(tools)
+        self.told = self._teller.told
+        self.orders = Orders(tools, self._teller, last, self.has_ended.set)
 
     def moved(self, *_: object) -> None:
         """Nothing is counted here."""
-
-    async def create(self, path: str, body: Document) -> Document:
-        self.told.append((body["reason"], body["message"]))
-        return body
 
     async def patch_json(self, path: str, patch: list[Document]) -> Document:
         self.taken_off.append(patch[0]["value"])

@@ -54,7 +54,7 @@ async def test_who_tells_does_not_wait_and_the_order_is_kept(api: Events) -> Non
         tasks.start(teller.run(), name="events")
         for what in ("First", "Second"):
             teller.tell(election(), happening(what))
-        await teller.tell_of_command(election(), "Last", "done", token=1, is_warning=False)
+        teller.tell_of_command(election(), "Last", "done", token=1, is_warning=False)
         api.goes_on.set()
         await api.last.wait()
     assert api.taken == ["First", "Second", "Last"]

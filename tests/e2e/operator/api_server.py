@@ -16,11 +16,19 @@ import yaml
 from sidecar.cluster.api import Api, ApiError
 from tests.support.binaries import require_go_program
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
+from tests.support.helm import run_helm
 from tests.support.procs import LOOPBACK, Child, ReservedPort, wait_until
 
 STARTED_WITHIN = 120.0
 CRDS = Path(__file__).resolve().parents[3] / "charts" / "leader-sidecar-crds"
 Object = dict[str, Any]
+
+
+def kinds() -> list[Object]:
+    """Return what the chart of the kind Election makes."""
+    done = run_helm("template", "crds", str(CRDS), "--kube-version", "1.34")
+    assert done.returncode == 0, done.stderr
+    return [found for found in yaml.safe_load_all(done.stdout) if found]
 
 
 def program() -> Path:

@@ -7,21 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.operator.api_server import CRDS, ApiServer
+from tests.e2e.operator.api_server import ApiServer, kinds
 from tests.e2e.operator.shop import Shop
 from tests.support.binaries import require_etcd
 from tests.support.etcd_cluster import EtcdCluster, EtcdOptions
-from tests.support.helm import run_helm
 
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """Return an API server that knows Elections."""
     with ApiServer(tmp_path_factory.mktemp("api-server")) as made:
-        done = run_helm("template", "crds", str(CRDS), "--kube-version", "1.34")
-        assert done.returncode == 0, done.stderr
-        applied = made.kubectl("apply", "-f", "-", stdin=done.stdout)
-        assert applied.returncode == 0, applied.stderr
+        made.must_apply(*kinds())
         made.kubectl("wait", "--for=condition=Established", "crd/elections.leader-sidecar.io")
         yield made
 

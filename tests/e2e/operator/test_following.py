@@ -1,10 +1,16 @@
 """Status and labels follow etcd, on a real API server."""
 
 import base64
+import contextlib
+import copy
 import time
+from collections.abc import Iterator
+from http import HTTPStatus
 
 import pytest
 
+from sidecar.cluster.api import ApiError
+from tests.e2e.operator.api_server import kinds
 from tests.e2e.operator.shop import ROLE, TERM, Shop
 from tests.support.procs import wait_until
 
@@ -183,6 +189,31 @@ def test_an_election_without_its_etcd_says_so_and_recovers(shop: Shop) -> None:
     assert shop.condition("StoreReachable") == ("True", "Answers")
 
 
+@contextlib.contextmanager
+def older_kind(shop: Shop) -> Iterator[None]:
+    """Have the kind as it was before terms had to last for a while."""
+    (kind,) = (made for made in kinds() if made["kind"] == "CustomResourceDefinition")
+    older = copy.deepcopy(kind)
+    schema = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    del schema["properties"]["spec"]["properties"]["maxTermDuration"]["x-kubernetes-validations"]
+    try:
+        shop.server.must_apply(older)
+        yield
+    finally:
+        shop.server.must_apply(kind)
+
+
+def is_taken(shop: Shop, spec: dict[str, str]) -> bool:
+    """Whether the API server takes a change of the Election's spec."""
+    try:
+        shop.server.admin.merge(shop.election_path, {"spec": spec})
+    except ApiError as exc:
+        if exc.status != HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise
+        return False
+    return True
+
+
 def test_an_election_that_cannot_be_read_says_so_and_is_followed_again_once_it_can(
     shop: Shop,
 ) -> None:
@@ -192,11 +223,12 @@ def test_an_election_that_cannot_be_read_says_so_and_is_followed_again_once_it_c
     shop.candidates("m-0", "m-1")
     replica = shop.operator()
     shop.until(lambda: shop.role("m-1") == "follower", "it is followed")
-    # The kind's rules let it through.
-    shop.server.admin.merge(shop.election_path, {"spec": {"maxTermDuration": "1234567890s"}})
-    shop.until(lambda: shop.status["health"] == "Invalid", "it is told")
+    with older_kind(shop):
+        shop.until(lambda: is_taken(shop, {"maxTermDuration": "59s"}), "nothing is refused")
+        shop.until(lambda: shop.status["health"] == "Invalid", "it is told")
+    shop.until(lambda: not is_taken(shop, {"maxTermDuration": "58s"}), "the rules are back")
     assert shop.condition("LeaderPresent") == ("Unknown", "Invalid")
-    said = "spec.maxTermDuration: '1234567890s' is not a duration"
+    said = "spec.maxTermDuration: must be 60s or more"
     assert all(said in condition["message"] for condition in shop.status["conditions"])
     shop.until(lambda: "Invalid" in shop.reasons(), "by an Event, too")
     assert shop.status["leader"]["id"] == "m-0"  # as far as it was known

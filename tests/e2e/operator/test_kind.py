@@ -3,12 +3,10 @@
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.e2e.operator.api_server import CRDS, Object
+from tests.e2e.operator.api_server import Object, kinds
 from tests.e2e.operator.shop import Shop
 from tests.operator.refused import BY_NAME, BY_SIDECAR, BY_SPEC, TAKEN
-from tests.support.helm import run_helm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -161,9 +159,7 @@ def test_the_election_of_an_election_cannot_be_changed(shop: Shop) -> None:
 def test_the_kind_is_changed_in_place_with_objects_in_it(shop: Shop) -> None:
     shop.server.must_apply(shop.election())
     uid = shop.server.admin.get(shop.election_path)["metadata"]["uid"]
-    text = run_helm("template", "crds", str(CRDS), "--kube-version", "1.34").stdout
-    objects = [found for found in yaml.safe_load_all(text) if found]
-    (kind,) = (o for o in objects if o["kind"] == "CustomResourceDefinition")
+    (kind,) = (made for made in kinds() if made["kind"] == "CustomResourceDefinition")
     columns = kind["spec"]["versions"][0]["additionalPrinterColumns"]
     columns.append({"name": "NEW", "type": "string", "jsonPath": ".spec.election"})
     try:

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PODS = 10  # of each Election
 MOST_MEMORY = 140e6
-MOST_PROCESSOR = 0.01
+MOST_PROCESSOR = 0.1  # of a core, beside other tests; what it takes at rest is shown as measured
 
 
 def name(n: int) -> str:
