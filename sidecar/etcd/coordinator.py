@@ -9,6 +9,7 @@ is repeated here: only the caller knows what may be sent twice.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,12 @@ _TOKEN_FRESH = 60.0
 _WATCH_OPENED_WITHIN = 5.0
 _RESOLVE_AGAIN = 1.0
 """Seconds between two look-ups of names, at the least."""
+_RESOLVE_ANYHOW = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds after which names are looked up although all is well, the last ones again and again.
+
+Members that start together with us get their addresses one after the other, and who knows but one
+of them finds out when that one dies.
+"""
 
 
 class EtcdCoordinator:
@@ -207,16 +214,28 @@ class EtcdCoordinator:
 
     async def _keep_resolving(self) -> None:
         """Look names up beside the calls: a slow name server must not cost a lease."""
-        while True:
-            await self._stale.wait()
-            self._stale.clear()
+        for pause in itertools.chain(_RESOLVE_ANYHOW, itertools.repeat(_RESOLVE_ANYHOW[-1])):
+            is_doubted = await self._is_stale(pause)
             found = await resolve(self._endpoints)
             if found:
+                if not is_doubted and self._current is not None:
+                    # What works is not left because the name says something else for now.
+                    found = tuple(dict.fromkeys((*found, self._current)))
                 self._addresses = found
                 self._resolved.set()
                 for member in [m for a, m in self._members.items() if a not in found]:
                     await self._leave(member)  # with it its watch, which moves on
             await asyncio.sleep(_RESOLVE_AGAIN)
+
+    async def _is_stale(self, within: float) -> bool:
+        """Wait so many seconds for a call that has failed; return whether one has."""
+        try:
+            async with asyncio.timeout(within):
+                await self._stale.wait()
+        except TimeoutError:
+            return False
+        self._stale.clear()
+        return True
 
     async def _keep_tokens_fresh(self) -> None:
         """Use the token on every member, so that a failover need not authenticate first."""

@@ -2,13 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from sidecar.errors import Unavailable
-from sidecar.etcd import Credentials, EtcdCoordinator, parse_endpoints
-from sidecar.etcd.endpoints import Address
+from sidecar.etcd import Credentials, EtcdCoordinator, coordinator, parse_endpoints
+from sidecar.etcd.endpoints import Address, Endpoint
 from sidecar.etcd.member import Member
 
 
@@ -66,6 +66,57 @@ async def test_a_refused_connection_is_told_at_once_and_the_next_endpoint_is_tri
                 await etcd.grant(1, 5, timeout=5)
             assert etcd.width == 2
             assert etcd.current == f"http://127.0.0.1:{silent_port}"
+
+
+class Names:
+    """A name server whose answers change."""
+
+    def __init__(self, *hosts: str) -> None:
+        self.hosts = hosts
+        self.asked = asyncio.Event()
+
+    async def resolve(self, endpoints: Sequence[Endpoint]) -> tuple[Address, ...]:
+        self.asked.set()
+        return tuple(Address(endpoint, host) for endpoint in endpoints for host in self.hosts)
+
+    async def answers(self, *hosts: str) -> None:
+        """Answer something else, and wait until that was taken in."""
+        self.hosts = hosts
+        for _ in range(2):
+            self.asked.clear()
+            await self.asked.wait()
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    made = Names("127.0.0.1")
+    monkeypatch.setattr(coordinator, "resolve", made.resolve)
+    monkeypatch.setattr(coordinator, "_RESOLVE_ANYHOW", (0.05,))
+    monkeypatch.setattr(coordinator, "_RESOLVE_AGAIN", 0.05)
+    return made
+
+
+async def test_members_that_get_their_address_later_are_known_before_one_fails(
+    names: Names, silent_port: int
+) -> None:
+    async with EtcdCoordinator(f"http://etcd.test:{silent_port}") as etcd, asyncio.timeout(60):
+        await names.answers("127.0.0.1", "127.0.0.2", "127.0.0.3")
+        assert etcd.width == 3
+
+
+async def test_the_address_in_use_is_left_when_it_fails_and_not_when_the_name_forgets_it(
+    names: Names, silent_port: int
+) -> None:
+    async with EtcdCoordinator(f"http://etcd.test:{silent_port}") as etcd, asyncio.timeout(60):
+        await names.answers("127.0.0.1")
+        used = etcd.current
+        await names.answers("127.0.0.2")
+        assert (etcd.width, etcd.current) == (2, used)
+        with pytest.raises(Unavailable, match="did not answer"):
+            await etcd.grant(1, 5, timeout=0.1)
+        await names.answers("127.0.0.2")
+        assert etcd.width == 1
+        assert etcd.current != used
 
 
 async def test_a_member_closed_in_the_middle_of_a_renewal_is_no_answer() -> None:

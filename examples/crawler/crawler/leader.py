@@ -22,12 +22,8 @@ from crawler.view import Known, View
 from sidecar.core.store import Put, Unchanged
 from sidecar.election import Coordinator
 from sidecar.election.background import Background
-from sidecar.errors import CoordinatorError
 
 log = logging.getLogger(__name__)
-
-_PROBE_EVERY = 2.0
-"""Seconds between two probes, and for an answer to one."""
 
 
 class Leader:
@@ -53,7 +49,6 @@ class Leader:
         self._tasks.start(self._lead(), name=f"term-{self.token}")
         sweeping = deletions.sweep(self._coordinator, self._fence)
         self._tasks.start(sweeping, name=f"sweep-{self.token}")
-        self._tasks.start(self._probe(), name=f"probe-{self.token}")
         return self
 
     async def __aexit__(
@@ -159,16 +154,6 @@ class Leader:
                 *(self.token, len(self._view), len(nodes.value), took),
             )
             await Balancer(self._coordinator, self._view, self._fence, self._metrics).run()
-
-    async def _probe(self) -> None:
-        """Find a dead endpoint also while nobody calls; the watches then move to another one."""
-        start = keys.RESOURCES.encode()
-        while True:
-            await asyncio.sleep(_PROBE_EVERY)
-            try:
-                await self._coordinator.read(start, start + b"\0", timeout=_PROBE_EVERY)
-            except CoordinatorError as exc:
-                log.debug("probe failed error=%s", exc)
 
     async def _begun(self) -> None:
         """Wait until the view is filled; nothing is served before."""
