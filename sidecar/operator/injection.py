@@ -176,7 +176,7 @@ def _container(election: Election, defaults: Defaults) -> Document:
         },
         "lifecycle": {"preStop": {"exec": {"command": [SIDECAR, "retire", "--wait"]}}},
         "resources": options.get("resources")
-        or {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
+        or {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": {
             "runAsUser": 65532,
             "runAsGroup": 65532,

@@ -52,7 +52,7 @@ def test_without_a_quorum_nobody_acts_and_afterwards_one_leads_and_nothing_is_lo
         asked = [(pod, release.ask(pod, "/status")) for pod in pods]
         return [pod for pod, status in asked if status is None or status["role"] == "leader"]
 
-    with load(release.kubectl, release.image, RESOURCES, per_second=5, adds=adds) as requests:
+    with load(release.kubectl, release.image, RESOURCES, per_second=1, adds=adds) as requests:
         with contextlib.ExitStack() as frozen:
             for member in ("demo-etcd-1", "demo-etcd-2"):
                 frozen.enter_context(release.container(member, "etcd").frozen())
