@@ -11,9 +11,11 @@ from crawler import keys
 from crawler.fence import Fence
 from crawler.leader import Leader
 from crawler.master_metrics import Metrics
+from crawler.probing import probe
 
 from sidecar.client import Leadership, Term
 from sidecar.core.store import Delete, Put, Txn
+from sidecar.election.background import Background
 from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.sim_process import Process
 from tests.support.sim_world import Simulation
@@ -61,11 +63,12 @@ class Stage:
     async def leading(
         self, coordinator: FakeCoordinator | None = None
     ) -> AsyncIterator[tuple[Leader, Says]]:
-        """Lead for a new term."""
+        """Lead for a new term, on a store that is probed, as a Master does."""
         says, term = self.term()
         store = coordinator or self.coordinator()
         fence = Fence(store, cast(Leadership, says), term)
-        async with Leader(store, keys.REGISTRY, fence, Metrics()) as leader:
+        async with Background() as tasks, Leader(store, keys.REGISTRY, fence, Metrics()) as leader:
+            tasks.start(probe(store), name="probe")
             await leader.list(pb.ListResourcesRequest(page_size=1), 0)  # it has begun
             yield leader, says
 

@@ -22,6 +22,7 @@ from crawler.leader import Leader
 from crawler.master_metrics import Metrics
 from crawler.master_settings import MasterSettings
 from crawler.peers import Peers
+from crawler.probing import probe
 from crawler.program import option, stopping
 from crawler.registry import Registry
 from crawler.routing import Router
@@ -31,7 +32,7 @@ from crawler.store_options import StoreOptions, coordinator, store_options
 from crawler.web import Web, WebServer
 from sidecar.addresses import HostPort
 from sidecar.client import Leadership, Term
-from sidecar.errors import ConfigError, CoordinatorError
+from sidecar.errors import ConfigError
 from sidecar.etcd import EtcdCoordinator
 from sidecar.outputs.logs import configure
 
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 _option = partial(option, "MASTER_")
 
-_PROBE_EVERY = 2.0  # seconds, twice of which is less than a term outlives its node
 _USAGE = 2
 
 
@@ -80,7 +80,7 @@ class Master:
                 every = self._settings.print_every
                 printing = group.create_task(self._standing.print_leader(every), name="printing")
                 opening = group.create_task(self._be_ready(), name="ready")
-                probing = group.create_task(self._probe(), name="probing")
+                probing = group.create_task(probe(self._etcd), name="probing")
                 group.create_task(self._http.run(), name="http")
                 async with self._rpc:
                     log.info("master started id=%s http=%s", self.id, self._settings.http)
@@ -93,16 +93,6 @@ class Master:
                 standing.cancel()
                 printing.cancel()
                 probing.cancel()
-
-    async def _probe(self) -> None:
-        """Find a dead endpoint while nobody calls: watches, and the next term, use another then."""
-        start = keys.RESOURCES.encode()
-        while True:
-            await asyncio.sleep(_PROBE_EVERY)
-            try:
-                await self._etcd.read(start, start + b"\0", timeout=_PROBE_EVERY)
-            except CoordinatorError as exc:
-                log.debug("probe failed error=%s", exc)
 
     def _registry(self) -> Registry:
         settings, host = self._settings, identity.host()
