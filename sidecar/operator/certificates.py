@@ -110,11 +110,6 @@ def renewed(old: Bundle | None, names: Sequence[str], now: dt.datetime) -> Bundl
     return Bundle(old.trusted, old.authority, _leaf(old.authority, names, now))
 
 
-def not_after(pem: bytes) -> dt.datetime:
-    """Return until when the first certificate of a PEM text is valid."""
-    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
-
-
 def usable_until(certificate: bytes, key: bytes) -> dt.datetime:
     """Return until when a certificate with this key can be served with, both PEM.
 

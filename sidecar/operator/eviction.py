@@ -13,7 +13,7 @@ from typing import Any
 from sidecar.operator.facts import Pod
 from sidecar.operator.moves import EVICTION, Move, Scene, target
 from sidecar.operator.spec import read_selector
-from sidecar.operator.view import pods_of
+from sidecar.operator.view import pod_of_leader
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def move_before(scene: Scene, pod: Pod) -> Move | None:
     leader = scene.view.leader
     if leader is None or leader.proposal.is_foreign or not scene.view.is_known:
         return None
-    behind = pods_of(scene.view, scene.pods).get(leader.key)
+    behind = pod_of_leader(scene.view, scene.pods)
     if behind is None or behind.uid != pod.uid:
         return None
     # Whoever shares the node is likely to be evicted next.

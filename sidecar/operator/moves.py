@@ -13,7 +13,7 @@ from typing import Any
 from sidecar.core.queue import Entry
 from sidecar.operator.facts import Node, Pod, read_time
 from sidecar.operator.spec import Election, Preferred, Window
-from sidecar.operator.view import View, pods_of
+from sidecar.operator.view import View, pod_of_leader, pods_of
 
 COMMAND, CORDON, PREFERRED, LONGEST_TERM, EVICTION = (
     "HandoverTo",
@@ -147,7 +147,7 @@ def look_again(scene: Scene) -> float | None:
     election, leader = scene.election, scene.view.leader
     if leader is None:
         return None
-    pod = pods_of(scene.view, scene.pods).get(leader.key)
+    pod = pod_of_leader(scene.view, scene.pods)
     is_closed = pod is not None and _is_closed(scene, pod)
     if is_closed and scene.closing:
         return scene.closing
@@ -209,7 +209,7 @@ def _commanded(scene: Scene, leader: Entry, now: float) -> Wanted:
 
 def _off_a_closed_node(scene: Scene, leader: Entry, now: float) -> Wanted:
     del now
-    pod = pods_of(scene.view, scene.pods).get(leader.key)
+    pod = pod_of_leader(scene.view, scene.pods)
     if pod is None or not _is_closed(scene, pod) or scene.closing:
         return None
     found = target(scene)

@@ -32,7 +32,7 @@ from sidecar.operator.stores import Gated, SharedContact, credentials
 from sidecar.operator.story import Gaps, Happening
 from sidecar.operator.tools import Retry, Teller, Tools
 from sidecar.operator.unreadable import Unreadable
-from sidecar.operator.view import View, look, pods_of
+from sidecar.operator.view import View, look, pod_of_leader
 
 log = logging.getLogger(__name__)
 
@@ -314,8 +314,7 @@ class ElectionWorker:
             self._tools.meter.gap(self.election, self._gaps.last)
         log.info("leader changed election=%s: %s", self._shown, happening.message)
         self._teller.tell(self.election, happening)
-        leader = self.view.leader
-        pod = pods_of(self.view, pods).get(leader.key) if leader is not None else None
+        pod = pod_of_leader(self.view, pods)
         if pod is not None and pod.is_ours:  # else its own sidecar tells
             elected = replace(happening, what="LeaderElected", pod=pod)
             self._teller.tell(self.election, elected)

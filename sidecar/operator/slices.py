@@ -14,7 +14,7 @@ from typing import Any
 from sidecar.operator.facts import Pod
 from sidecar.operator.names import API_VERSION, ELECTION, KIND, MANAGER, TOKEN
 from sidecar.operator.spec import Election, Port, Service
-from sidecar.operator.view import View, pods_of
+from sidecar.operator.view import View, pod_of_leader
 
 FAMILIES = {4: "IPv4", 6: "IPv6"}
 _MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -64,8 +64,6 @@ def slice_of(
 
     Without an endpoint when nobody leads or the leader's pod is gone: then `not_ready` is shown.
     """
-    leader = view.leader
-    pod = pods_of(view, pods).get(leader.key) if leader is not None else None
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -78,7 +76,7 @@ def slice_of(
         },
         "addressType": FAMILIES[family],
         "ports": [_slice_port(port) for port in service.ports],
-        "endpoints": _endpoints(pod, family),
+        "endpoints": _endpoints(pod_of_leader(view, pods), family),
     }
 
 

@@ -105,6 +105,11 @@ def pods_of(view: View, pods: Sequence[Pod]) -> Mapping[bytes, Pod]:
     return found
 
 
+def pod_of_leader(view: View, pods: Sequence[Pod]) -> Pod | None:
+    """Return the pod behind the leader's key, or None: nobody leads, or none is known to be it."""
+    return None if view.leader is None else pods_of(view, pods).get(view.leader.key)
+
+
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

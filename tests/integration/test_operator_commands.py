@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.core.codec import Answer, Proposal, encode_answer, encode_proposal
 from sidecar.core.keys import Layout
-from sidecar.core.queue import QueueReplica
+from sidecar.core.queue import Entry, QueueReplica
 from sidecar.core.store import Delete, Put, Txn
 from sidecar.election.observer import Observer
 from sidecar.etcd import EtcdCoordinator
@@ -45,18 +45,26 @@ async def accept(etcd: EtcdCoordinator, layout: Layout) -> None:
     await etcd.txn(Txn(guards=(), then=(put,)), timeout=5)
 
 
+async def accepted(
+    etcd: EtcdCoordinator, election: str, reason: str, drain: float
+) -> tuple[Entry, asyncio.Task[Outcome]]:
+    """Begin a handover that the leader has accepted; return the leader, who drains, and it."""
+    layout = Layout(election)
+    before = await standing(etcd, layout)
+    move = Move(reason, before.token, before.entries[1])
+    begun = asyncio.create_task(carry_out(etcd, election, move, within=5.0, drain=drain))
+    await accept(etcd, layout)
+    return before.entries[0], begun
+
+
 async def test_a_leader_that_drains_for_longer_than_a_command_may_take_is_waited_for(
     one_member: EtcdCluster, election: str
 ) -> None:
-    layout = Layout(election)
     async with EtcdCoordinator(one_member.endpoints[0]) as etcd:
-        before = await standing(etcd, layout)
-        move = Move(CORDON, before.token, before.entries[1])
-        begun = asyncio.create_task(carry_out(etcd, election, move, within=5.0, drain=60.0))
-        await accept(etcd, layout)
+        leader, begun = await accepted(etcd, election, CORDON, 60.0)
         done, _ = await asyncio.wait({begun}, timeout=5.5)
         assert not done
-        gone = Txn(guards=(), then=(Delete(before.entries[0].key),))
+        gone = Txn(guards=(), then=(Delete(leader.key),))
         await etcd.txn(gone, timeout=5)
         assert await begun == Outcome(DONE)
 
@@ -65,12 +73,8 @@ async def test_a_leader_that_drains_for_longer_than_a_command_may_take_is_waited
 async def test_what_was_accepted_is_told_so_when_nobody_waits_any_longer(
     one_member: EtcdCluster, election: str, drain: float, result: str
 ) -> None:
-    layout = Layout(election)
     async with EtcdCoordinator(one_member.endpoints[0]) as etcd:
-        before = await standing(etcd, layout)
-        move = Move(EVICTION, before.token, before.entries[1])
-        begun = asyncio.create_task(carry_out(etcd, election, move, within=5.0, drain=drain))
-        await accept(etcd, layout)
+        _, begun = await accepted(etcd, election, EVICTION, drain)
         outcome = await begun
         assert outcome.result == result
         assert "'m-0' has accepted" in outcome.message

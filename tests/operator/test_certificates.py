@@ -10,7 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sidecar.operator.certificates import Bundle, not_after, read_bundle, renewed, usable_until
+from sidecar.operator.certificates import Bundle, read_bundle, renewed, usable_until
+from tests.support.tls import not_after
 
 NAMES = ("op.ops.svc", "op.ops")
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)

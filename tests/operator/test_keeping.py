@@ -13,11 +13,12 @@ from sidecar.election.background import Background
 from sidecar.election.ports import SystemClock
 from sidecar.errors import ApiRefused, ConfigError
 from sidecar.operator.api import Api
-from sidecar.operator.certificates import Bundle, not_after, read_bundle, renewed
+from sidecar.operator.certificates import Bundle, read_bundle, renewed
 from sidecar.operator.keeping import CertificateKeeper, Webhooks
 from sidecar.operator.metrics import OperatorMetrics
 from tests.operator.test_certificates import encrypted
 from tests.operator.things import Document
+from tests.support.tls import not_after
 
 SECRETS = "/api/v1/namespaces/ops/secrets"
 HOOKS = "/apis/admissionregistration.k8s.io/v1"

@@ -32,26 +32,10 @@ from tests.operator.things import (
     tools_for,
     view,
 )
+from tests.support.outputs import SetClock
 
 DAY = 86400.0
 PODS = [following(f"m-{n}") for n in range(3)]
-
-
-class Clock:
-    """One that runs on and one on the wall, each set by hand."""
-
-    seconds = 100.0
-    on_the_wall = NOW
-
-    def now(self) -> float:
-        return self.seconds
-
-    def wall(self) -> float:
-        return self.on_the_wall
-
-    def run(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.on_the_wall += seconds
 
 
 class Begun(Background):
@@ -81,7 +65,7 @@ class World:
     """An API server and an election that do what they are told, and an operator's orders."""
 
     def __init__(self, last: Document | None = None) -> None:
-        self.clock = Clock()
+        self.clock = SetClock(wall=NOW)
         self.asked: list[tuple[str, str]] = []
         self.taken_off: list[str] = []
         self.has_ended = asyncio.Event()
@@ -141,9 +125,9 @@ async def test_a_term_ends_in_a_window_and_that_is_accounted_for(
     old = election(maxTermDuration="1h", maintenanceWindows=windows)
     first = queue("m-0", "m-1", "m-2", history=(term(10, "m-0", NOW - DAY),))
     assert await world.round(old, first) == LOOK_AGAIN
-    world.clock.run(SETTLED)
+    world.clock.advance(SETTLED)
     assert await world.round(old, first) == LOOK_AGAIN  # no window is open
-    world.clock.run(opens.timestamp() - world.clock.wall())
+    world.clock.advance(opens.timestamp() - world.clock.wall())
     await world.round(old, first)
     assert world.asked == [("MaxTermDuration", "m-1")]
     assert world.orders.last is not None
@@ -160,10 +144,10 @@ async def test_a_term_that_we_saw_begin_lasts_as_long_by_our_clock_whatever_the_
     # The next one begins where the clock is a day behind ours, and is nobody's move.
     seen = queue("m-1", "m-2", first=20, history=(term(20, "m-1", NOW - DAY),))
     for seconds in (0.0, SETTLED, 3580.0, 9.0):
-        world.clock.run(seconds)
+        world.clock.advance(seconds)
         assert await world.round(old, seen) == LOOK_AGAIN
     assert world.asked == []
-    world.clock.run(1.0)
+    world.clock.advance(1.0)
     await world.round(old, seen)
     assert world.asked == [("MaxTermDuration", "m-2")]
 
@@ -176,19 +160,19 @@ async def test_a_replica_that_begins_knows_the_last_move_and_waits_as_its_predec
     last = {"reason": "Preferred", "result": "Done", "to": "m-2", "at": stamp(NOW - 20)}
     world = begin(last=last)
     await world.round(wanted, seen)
-    world.clock.run(39.0)
+    world.clock.advance(39.0)
     assert await world.round(wanted, seen) == LOOK_AGAIN
     assert world.asked == []
-    world.clock.run(1.0)
+    world.clock.advance(1.0)
     await world.round(wanted, seen)
     assert world.asked == [("Preferred", "m-2")]
     # And so it does itself, should the leader change back.
     back = after("m-0", "m-1", "m-2", first=20)
     await world.round(wanted, back)
-    world.clock.run(59.0)
+    world.clock.advance(59.0)
     await world.round(wanted, back)
     assert len(world.asked) == 1
-    world.clock.run(1.0)
+    world.clock.advance(1.0)
     await world.round(wanted, back)
     assert len(world.asked) == 2
 
@@ -202,10 +186,10 @@ async def test_a_replica_that_begins_with_a_clock_ahead_ends_no_second_term_for_
     old = election(maxTermDuration="1h")
     for seconds in (SETTLED, 3520.0):
         await world.round(old, seen)
-        world.clock.run(seconds)
+        world.clock.advance(seconds)
     assert await world.round(old, seen) == LOOK_AGAIN
     assert world.asked == []
-    world.clock.run(10.0)
+    world.clock.advance(10.0)
     await world.round(old, seen)
     assert world.asked == [("MaxTermDuration", "m-1")]
 

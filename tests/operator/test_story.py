@@ -18,6 +18,13 @@ def told(*views: View) -> list[str]:
     return found
 
 
+def news(gaps: Gaps, seen: View, now: float) -> str:
+    """What is told of a change of the leader."""
+    happening, _ = gaps.tell(seen, now)
+    assert happening is not None
+    return happening.message
+
+
 def test_what_is_as_usual_at_the_start_is_no_news() -> None:
     assert told(queue("m-0"), queue("m-0"), queue("m-1")) == []
 
@@ -70,9 +77,7 @@ def test_a_leader_that_says_nothing_is_told_of_all_the_same() -> None:
     gaps.note(queue("m-0"), 100.0)
     changed = queue("m-1", first=11)
     gaps.note(changed, 200.0)
-    happening, _ = gaps.tell(changed, 201.0)
-    assert happening is not None
-    assert "without a leader" not in happening.message
+    assert "without a leader" not in news(gaps, changed, 201.0)
 
 
 def test_a_gap_in_which_nobody_stood_counts_from_its_beginning() -> None:
@@ -134,9 +139,7 @@ def test_a_leader_that_came_while_nobody_led_and_nobody_told_is_told_of() -> Non
         gaps = Gaps(status_left(*told))
         for each in seen:
             gaps.note(each, 2.0)
-        happening, _ = gaps.tell(NEW, 2.0)
-        assert happening is not None
-        assert happening.message == TOLD
+        assert news(gaps, NEW, 2.0) == TOLD
 
 
 def test_the_terms_between_are_passed_over_and_the_last_one_is_named() -> None:
@@ -144,9 +147,7 @@ def test_the_terms_between_are_passed_over_and_the_last_one_is_named() -> None:
     history = (term(30, "m-0"), term(20, "m-2"), term(10, "m-0"))
     seen = queue("m-0", first=30, history=history)
     gaps.note(seen, 2.0)
-    happening, _ = gaps.tell(seen, 2.0)
-    assert happening is not None
-    assert happening.message == "m-0 leads with fencing token 30, after m-2"
+    assert news(gaps, seen, 2.0) == "m-0 leads with fencing token 30, after m-2"
 
 
 def test_the_gap_of_a_change_that_we_see_ourselves_is_told_after_one_that_we_did_not() -> None:
@@ -155,9 +156,8 @@ def test_the_gap_of_a_change_that_we_see_ourselves_is_told_after_one_that_we_did
     gaps.tell(NEW, 2.0)
     later = queue("m-0", first=20, history=(term(20, "m-0"), *NEW.history))
     gaps.note(later, 3.0)
-    happening, _ = gaps.tell(later, 3.0)
-    assert happening is not None
-    assert happening.message.startswith("m-0 leads with fencing token 20, after m-1, after 0 ms")
+    said = news(gaps, later, 3.0)
+    assert said.startswith("m-0 leads with fencing token 20, after m-1, after 0 ms")
 
 
 def test_another_programs_leader_writes_no_history_and_is_named_all_the_same() -> None:
@@ -166,9 +166,7 @@ def test_another_programs_leader_writes_no_history_and_is_named_all_the_same() -
     gaps.note(view(entry("etcdctl", 15, priority=None), history=OLD.history), 2.0)
     seen = queue("m-1", first=20, history=(term(20, "m-1"), *OLD.history))
     gaps.note(seen, 3.0)
-    happening, _ = gaps.tell(seen, 3.0)
-    assert happening is not None
-    assert happening.message.startswith("m-1 leads with fencing token 20, after etcdctl")
+    assert news(gaps, seen, 3.0).startswith("m-1 leads with fencing token 20, after etcdctl")
 
 
 def test_an_event_of_the_same_term_has_the_same_name() -> None:

@@ -15,6 +15,11 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 DAY = dt.timedelta(days=1)
 
 
+def not_after(pem: bytes) -> dt.datetime:
+    """Return until when the first certificate of a PEM text is valid."""
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc
+
+
 @dataclass(frozen=True, slots=True)
 class KeyPair:
     """A certificate and its private key, as PEM files."""

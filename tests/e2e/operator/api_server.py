@@ -31,6 +31,12 @@ def kinds() -> list[Object]:
     return [found for found in yaml.safe_load_all(done.stdout) if found]
 
 
+def election_kind() -> Object:
+    """Return the definition of the kind Election."""
+    (found,) = (made for made in kinds() if made["kind"] == "CustomResourceDefinition")
+    return found
+
+
 def program() -> Path:
     """Return the multi-call binary of Kubernetes' commands."""
     return require_go_program("kubernetes")

@@ -12,7 +12,6 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sidecar.addresses import own_address
-from sidecar.operator.certificates import not_after
 from tests.e2e.operator.api_server import ApiServer
 from tests.e2e.operator.cert_manager import CertManager
 from tests.e2e.operator.deployed import deploy, rendered
@@ -21,6 +20,7 @@ from tests.e2e.operator.shop import Replica, Shop
 from tests.e2e.operator.test_admission import evict, leave
 from tests.integration.support import Sidecar, Team
 from tests.support import netns
+from tests.support.tls import not_after
 
 # Long, as cert-manager has to be built: 6 minutes, once.
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]

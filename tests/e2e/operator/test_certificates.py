@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.operator.certificates import not_after, renewed
+from sidecar.operator.certificates import renewed
 from tests.e2e.operator.deployed import deploy
 from tests.e2e.operator.shop import Replica, Shop
 from tests.e2e.operator.test_admission import evict, leave
+from tests.support.tls import not_after
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -10,7 +10,7 @@ from http import HTTPStatus
 import pytest
 
 from sidecar.cluster.api import ApiError
-from tests.e2e.operator.api_server import kinds
+from tests.e2e.operator.api_server import election_kind
 from tests.e2e.operator.shop import ROLE, TERM, Shop
 from tests.support.procs import wait_until
 
@@ -192,7 +192,7 @@ def test_an_election_without_its_etcd_says_so_and_recovers(shop: Shop) -> None:
 @contextlib.contextmanager
 def older_kind(shop: Shop) -> Iterator[None]:
     """Have the kind as it was before terms had to last for a while."""
-    (kind,) = (made for made in kinds() if made["kind"] == "CustomResourceDefinition")
+    kind = election_kind()
     older = copy.deepcopy(kind)
     schema = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     del schema["properties"]["spec"]["properties"]["maxTermDuration"]["x-kubernetes-validations"]

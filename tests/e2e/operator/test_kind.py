@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.operator.api_server import Object, kinds
+from tests.e2e.operator.api_server import Object, election_kind
 from tests.e2e.operator.shop import Shop
 from tests.operator.refused import BY_NAME, BY_SIDECAR, BY_SPEC, TAKEN
 
@@ -159,7 +159,7 @@ def test_the_election_of_an_election_cannot_be_changed(shop: Shop) -> None:
 def test_the_kind_is_changed_in_place_with_objects_in_it(shop: Shop) -> None:
     shop.server.must_apply(shop.election())
     uid = shop.server.admin.get(shop.election_path)["metadata"]["uid"]
-    (kind,) = (made for made in kinds() if made["kind"] == "CustomResourceDefinition")
+    kind = election_kind()
     columns = kind["spec"]["versions"][0]["additionalPrinterColumns"]
     columns.append({"name": "NEW", "type": "string", "jsonPath": ".spec.election"})
     try:
