@@ -24,7 +24,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PODS = 10  # of each Election
 MOST_MEMORY = 140e6
-MOST_PROCESSOR = 0.1  # of a core, beside other tests; what it takes at rest is shown as measured
+MOST_PROCESSOR = 0.01  # of a core
+MOST_BESIDE_OTHERS = 0.1  # what it takes is shown as measured
 
 
 def name(n: int) -> str:
@@ -58,10 +59,14 @@ def processor(replica: Replica) -> float:
 
 
 @pytest.mark.parametrize(
-    ("elections", "rest"), [(5, 20.0), pytest.param(50, 60.0, marks=pytest.mark.long)]
+    ("elections", "rest", "most"),
+    [
+        (5, 20.0, MOST_BESIDE_OTHERS),
+        pytest.param(50, 60.0, MOST_PROCESSOR, marks=pytest.mark.long),
+    ],
 )
 def test_at_rest_it_costs_little_and_writes_nothing(
-    shop: Shop, elections: int, rest: float, measured: Callable[[str], None]
+    shop: Shop, elections: int, rest: float, most: float, measured: Callable[[str], None]
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(
@@ -107,7 +112,7 @@ def test_at_rest_it_costs_little_and_writes_nothing(
     )
     assert written(replica) == writes
     assert memory(replica) <= MOST_MEMORY
-    assert share <= MOST_PROCESSOR
+    assert share <= most
 
 
 def healthy(shop: Shop, base: str) -> int:
