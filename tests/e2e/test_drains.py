@@ -51,7 +51,6 @@ def drained(release: Release, before: Leader, *nodes: str) -> Leader:
     Meanwhile no request fails, and there is one change of the leader.
     """
     options = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s")
-    terms = len(release.history())
     with load(release.kubectl, release.image, RESOURCES) as requests:
         try:
             release.cluster.kubectl.run("drain", *nodes, *options)
@@ -61,7 +60,7 @@ def drained(release: Release, before: Leader, *nodes: str) -> Leader:
             release.cluster.kubectl.run("uncordon", *nodes)
     assert tally.failures == 0, str(tally)
     assert release.settled() == after
-    assert len(release.history()) == terms + 1
+    assert release.changes_since(before) == 1
     return after
 
 

@@ -158,6 +158,10 @@ class Release:
         told: list[Object] = self.ask(self.settled().pod, "/history")
         return told
 
+    def changes_since(self, before: Leader) -> int:
+        """Return how many terms began after one; there may be as many as the history holds."""
+        return sum(term["token"] > before.token for term in self.history())
+
     def leader(self, but: str = "") -> Leader | None:
         """Return whom all sidecars but one take for the leader, or None if they do not agree."""
         asked = [pod["metadata"]["name"] for pod in self.pods()]
