@@ -27,7 +27,7 @@ from sidecar.operator.labelling import Labels
 from sidecar.operator.obeying import Orders, Situation
 from sidecar.operator.publishing import NewerTermError, NotOursError, Publisher
 from sidecar.operator.spec import Election, is_older
-from sidecar.operator.status import Seen, change, status_of
+from sidecar.operator.status import Astray, Seen, change, status_of
 from sidecar.operator.stores import Gated, SharedContact, credentials
 from sidecar.operator.story import Gaps, Happening
 from sidecar.operator.tools import Retry, Teller, Tools
@@ -69,8 +69,7 @@ class ElectionWorker:
         self._publisher = Publisher(tools.api)
         self._publishing = Retry()
         self._shown_by = str(election.status.get("service") or "")
-        self._astray = ""
-        self._is_ahead = False
+        self._astray: Astray | None = None
         self._checked_at = tools.clock.now()
 
     # --- what others tell it ------------------------------------------------------------------
@@ -260,10 +259,11 @@ class ElectionWorker:
             self._publishing.failed(now)
             if not isinstance(exc, ApiRefused) or exc.status != CONFLICT:
                 log.warning("Service does not follow election=%s error=%s", self._shown, exc)
-                self._astray, self._is_ahead = str(exc), isinstance(exc, NewerTermError)
+                is_ahead = isinstance(exc, NewerTermError)
+                self._astray = Astray("NewerTermSeen" if is_ahead else "Refused", str(exc))
             return self._publishing.left(now)
         self._publishing.worked()
-        self._astray = ""
+        self._astray = None
         return None
 
     def _is_own_pause(self) -> bool:
@@ -284,7 +284,6 @@ class ElectionWorker:
             problem=problem,
             service=self._shown_by,
             astray=self._astray,
-            is_ahead=self._is_ahead,
             move=self._orders.last,
             paused_by_spec=self._is_own_pause(),
         )

@@ -21,6 +21,14 @@ Status = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Astray:
+    """Why a Service does not follow the leader: the reason and the message of its condition."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """All that a status is made of.
 
@@ -29,8 +37,7 @@ class Seen:
         late: names of pods that show a term which etcd does not know.
         problem: why the Election cannot be followed at all, or "".
         service: the Service that shows the leader, or "".
-        astray: why the Service does not follow the leader, or "".
-        is_ahead: that is because it shows a term which etcd does not know.
+        astray: why the Service does not follow the leader, or None: it does.
         move: the last planned move, as it stands in the status.
         paused_by_spec: whether the pause is ours.
     """
@@ -42,8 +49,7 @@ class Seen:
     late: Sequence[str] = ()
     problem: str = ""
     service: str = ""
-    astray: str = ""
-    is_ahead: bool = False
+    astray: Astray | None = None
     move: Mapping[str, Any] | None = None
     paused_by_spec: bool = False
 
@@ -218,7 +224,7 @@ def _single(seen: Seen) -> tuple[str, str, str]:
 
 def _service(seen: Seen) -> tuple[str, str, str]:
     if seen.astray:
-        return "False", "NewerTermSeen" if seen.is_ahead else "Refused", seen.astray
+        return "False", seen.astray.reason, seen.astray.message
     if seen.problem:
         return "Unknown", "Invalid", seen.problem
     if seen.view.trouble or not seen.view.is_known:

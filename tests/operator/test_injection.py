@@ -16,6 +16,7 @@ from sidecar.operator.manifests import inject
 from sidecar.settings import Settings
 from tests.chart.schemas import problems
 from tests.operator.things import Document, document, election
+from tests.support.helm import CHART
 
 DEFAULTS = Defaults("registry.example/leader-sidecar:1")
 TEMPLATE: Document = {
@@ -94,6 +95,13 @@ def test_a_pod_gets_the_sidecar_behind_its_own_init_containers() -> None:
             "readOnly": True,
         } in mounts
     assert found["spec"]["terminationGracePeriodSeconds"] == 60 + 5
+
+
+def test_an_injected_sidecar_asks_for_as_much_as_the_charts_and_may_do_as_little() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    sidecar = container(injected(TEMPLATE, election(), DEFAULTS))
+    for same in ("resources", "securityContext"):
+        assert sidecar[same] == values["sidecar"][same]
 
 
 def test_what_the_election_says_is_in_the_sidecar() -> None:

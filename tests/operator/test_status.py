@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from sidecar.core.queue import QueueReplica
-from sidecar.operator.status import Seen, change, stamp, status_of
+from sidecar.operator.status import Astray, Seen, change, stamp, status_of
 from sidecar.operator.view import View, look
 from tests.operator.things import NOW, election, entry, leading, queue, term, view
 
@@ -136,10 +136,12 @@ def test_a_service_that_cannot_be_written_is_told_and_the_leader_is_shown_all_th
     found = status(queue("m-0"), spec=ports, service="master-leader")
     assert condition(found, "ServiceFollows") == ("True", "Written")
     assert (found["service"], found["health"]) == ("master-leader", "Healthy")
-    found = status(queue("m-1", first=11), spec=ports, astray="Service a is there", old=found)
+    refused = Astray("Refused", "Service a is there")
+    found = status(queue("m-1", first=11), spec=ports, astray=refused, old=found)
     assert condition(found, "ServiceFollows") == ("False", "Refused")
     assert (found["leader"]["id"], found["health"]) == ("m-1", "ServiceAstray")
     assert "service" not in found
-    found = status(queue("m-1"), spec=ports, astray="shows term 2000", is_ahead=True)
+    ahead = Astray("NewerTermSeen", "shows term 2000")
+    found = status(queue("m-1"), spec=ports, astray=ahead)
     assert condition(found, "ServiceFollows") == ("False", "NewerTermSeen")
     assert "ServiceFollows" not in {c["type"] for c in status(queue("m-0"))["conditions"]}

@@ -24,8 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 PODS = 10  # of each Election
 MOST_MEMORY = 140e6
-MOST_PROCESSOR = 0.01  # of a core
-MOST_BESIDE_OTHERS = 0.1  # what it takes is shown as measured
+MOST_PROCESSOR = 0.03  # of a core: room for a busy machine; what it takes is shown as measured
 
 
 def name(n: int) -> str:
@@ -59,14 +58,10 @@ def processor(replica: Replica) -> float:
 
 
 @pytest.mark.parametrize(
-    ("elections", "rest", "most"),
-    [
-        (5, 20.0, MOST_BESIDE_OTHERS),
-        pytest.param(50, 60.0, MOST_PROCESSOR, marks=pytest.mark.long),
-    ],
+    ("elections", "rest"), [(5, 20.0), pytest.param(50, 60.0, marks=pytest.mark.long)]
 )
 def test_at_rest_it_costs_little_and_writes_nothing(
-    shop: Shop, elections: int, rest: float, most: float, measured: Callable[[str], None]
+    shop: Shop, elections: int, rest: float, measured: Callable[[str], None]
 ) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(
@@ -88,7 +83,8 @@ def test_at_rest_it_costs_little_and_writes_nothing(
                 selector={"matchLabels": {"app": name(n)}},
             ),
         )
-    replica = shop.operator("op-0", "--log-level=info", "--namespaces=")
+    # As the chart deploys it.
+    replica = shop.operator("op-0", "--log-level=info", "--namespaces=", "--ttl=15s")
     took = shop.until(lambda: healthy(shop, base) == elections, "all are healthy", 120)
     shop.until(lambda: replica.metric("leader_sidecar_operator_elections") >= elections, "known")
     writes, requests = None, 0.0
@@ -112,7 +108,7 @@ def test_at_rest_it_costs_little_and_writes_nothing(
     )
     assert written(replica) == writes
     assert memory(replica) <= MOST_MEMORY
-    assert share <= most
+    assert share <= MOST_PROCESSOR
 
 
 def healthy(shop: Shop, base: str) -> int:
