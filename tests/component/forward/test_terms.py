@@ -338,6 +338,21 @@ async def test_connections_of_an_older_term_are_closed_after_the_drain_and_not_b
             assert not new.has_a_visitor()  # never moved
 
 
+async def test_a_timer_that_goes_off_early_ends_an_older_term_all_the_same() -> None:
+    clock = SteppedClock()
+    with programs(ELSEWHERE, THIRD) as (old, _):
+        async with forwarding(old, clock=clock, drain=SHORT) as rig:
+            rig.follow(ELSEWHERE, 1)
+            client = await rig.connect()
+            await until_carried(rig, 1)
+            began = asyncio.get_running_loop().time()
+            rig.follow(THIRD, 2)
+            await settled(rig)
+            clock.ahead -= SHORT / 2  # the timer is early by as much
+            assert await is_ended(client)
+            assert asyncio.get_running_loop().time() - began >= 0.9 * 1.5 * SHORT
+
+
 async def test_a_renewed_term_and_a_lost_link_close_nothing(program: Program) -> None:
     clock = SteppedClock()
     async with forwarding(program, clock=clock, drain=0.0) as rig:
