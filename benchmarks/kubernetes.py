@@ -155,9 +155,7 @@ def _trial(release: Release, observer: Running, pause: float) -> Moments:
         moments: dict[str, float] = observer.told().get(str(after.token), {})
         return Moments(after.token, **moments) if len(moments) == 3 else None
 
-    moments = wait_until(seen, f"the observer has seen {after}", _WITHIN)
-    assert moments is not None  # noqa: S101 - wait_until returns what is true
-    return moments
+    return wait_until(seen, f"the observer has seen {after}", _WITHIN)
 
 
 def _patched(release: Release) -> dict[int, float]:

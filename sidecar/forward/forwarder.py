@@ -230,25 +230,21 @@ class Forwarder:
 
     def _set_timer(self, now: float) -> None:
         next_end = self._terms.next_end
-        if next_end == self._next_end:
+        if next_end == self._next_end and self._timer is not None:
             return
         self._next_end = next_end
-        self._call_at_next_end(now)
-
-    def _call_at_next_end(self, now: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._next_end < math.inf:
-            left = max(self._next_end - now, 0.0)
+        if next_end < math.inf:
+            left = max(next_end - now, 0.0)
             self._timer = self._loop.call_later(left, self._timer_went_off)
 
     def _timer_went_off(self) -> None:
         self._timer = None
         self._end_terms()
-        if self._timer is None:
-            # Early: loops round to milliseconds, and have a clock of their own.
-            self._call_at_next_end(self._clock.now())
+        # It may have been early: loops round to milliseconds, and have a clock of their own.
+        self._set_timer(self._clock.now())
 
     def _end_terms(self) -> None:
         """Close what has outlived its term; asked of the clock before any byte is moved."""

@@ -53,9 +53,7 @@ class Store:
             results = self.results(name)
             return results if results.fetched > more_than else None
 
-        found_one = wait_until(found, f"results of {name} above {more_than}", LONG)
-        assert found_one is not None
-        return found_one
+        return wait_until(found, f"results of {name} above {more_than}", LONG)
 
     def registration(self, worker: str) -> int:
         """Return the create revision of a Worker's registration, 0 where it has none."""

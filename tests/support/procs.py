@@ -42,7 +42,7 @@ _ARM_AND_EXEC = (
 _living: "set[Child]" = set()
 
 
-def wait_until(condition: Callable[[], T], what: str, within: float = PATIENCE) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, within: float = PATIENCE) -> T:
     """Return the first true value of the condition; fail with its last value after `within` s.
 
     Between two looks is as much time as a look takes: who waits leaves the processor to others.

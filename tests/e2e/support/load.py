@@ -53,9 +53,7 @@ class Load:
             tally = self.tally()
             return tally if tally.answered >= until else None
 
-        found = wait_until(enough, f"{more} more answers", _WITHIN)
-        assert found is not None
-        return found
+        return wait_until(enough, f"{more} more answers", _WITHIN)
 
 
 @contextmanager

@@ -36,9 +36,7 @@ def voters(release: Release) -> dict[str, int]:
             return None
         return {member["name"]: member["ID"] for member in told}
 
-    found = wait_until(all_vote, "every member votes", _WITHIN)
-    assert found is not None
-    return found
+    return wait_until(all_vote, "every member votes", _WITHIN)
 
 
 def stored(release: Release) -> dict[str, int]:

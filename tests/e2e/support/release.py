@@ -185,9 +185,7 @@ class Release:
             leader = self.leader()
             return leader if leader is not None and self._labels_say(leader) else None
 
-        found = wait_until(all_is_well, f"{self.name} is as it shall be", _WITHIN)
-        assert found is not None
-        return found
+        return wait_until(all_is_well, f"{self.name} is as it shall be", _WITHIN)
 
     def changed_from(self, before: Leader, but: str = "") -> Leader:
         """Wait until all (but one pod) know of another term; return its leader."""
@@ -196,9 +194,7 @@ class Release:
             leader = self.leader(but)
             return leader if leader is not None and leader.token > before.token else None
 
-        found = wait_until(another, f"another term than that of {before}", _WITHIN)
-        assert found is not None
-        return found
+        return wait_until(another, f"another term than that of {before}", _WITHIN)
 
     def hand_over(self, to: str) -> Leader:
         """Have a pod lead, by the command that the notes of the chart name; return the leader."""
@@ -251,9 +247,7 @@ class Release:
             now = self.container(pod, name)
             return now if now.restarts > before.restarts and now.runs else None
 
-        found = wait_until(again, f"{name} of {pod} runs again", _WITHIN)
-        assert found is not None
-        return found
+        return wait_until(again, f"{name} of {pod} runs again", _WITHIN)
 
     def uninstall(self) -> None:
         """Uninstall it and wait until its pods are gone."""
